@@ -1,0 +1,5 @@
+//! What the tests of wsproxy share: the model of the splice protocol, and
+//! sessions over real sockets.
+
+pub mod model;
+pub mod sessions;

@@ -1,0 +1,290 @@
+//! Sessions over real loopback sockets, handed straight to a datapath: what a
+//! client and a server would see after a handshake.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use wsproxy::datapath::{
+    ClientSocket, Datapath, Handover, Mode, Observer, Options, Path, SessionEnd, SessionMeta,
+    UpstreamSocket,
+};
+
+/// Collects what the datapath tells.
+#[derive(Default)]
+pub struct Record {
+    /// Ended sessions.
+    pub ends: Mutex<Vec<SessionEnd>>,
+    /// Reasons of fall-backs.
+    pub fallbacks: Mutex<Vec<&'static str>>,
+}
+
+impl Observer for Record {
+    fn ended(&self, end: &SessionEnd) {
+        self.ends.lock().unwrap().push(end.clone());
+    }
+
+    fn fell_back(&self, _: &SessionMeta, reason: &'static str, _: &io::Error) {
+        self.fallbacks.lock().unwrap().push(reason);
+    }
+}
+
+/// A running datapath and what it told.
+pub struct Bench {
+    /// The datapath.
+    pub datapath: Datapath,
+    /// What it told.
+    pub record: Arc<Record>,
+    /// Which one it is.
+    pub path: Path,
+    next_id: AtomicU64,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// Addresses of the two hops of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Hops {
+    /// Client to us.
+    pub client: IpAddr,
+    /// Us to the server.
+    pub server: IpAddr,
+}
+
+impl Default for Hops {
+    fn default() -> Self {
+        Self { client: Ipv4Addr::LOCALHOST.into(), server: Ipv4Addr::LOCALHOST.into() }
+    }
+}
+
+/// All mixes of address families.
+pub const FAMILIES: [Hops; 4] = {
+    const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    [
+        Hops { client: V4, server: V4 },
+        Hops { client: V6, server: V6 },
+        Hops { client: V4, server: V6 },
+        Hops { client: V6, server: V4 },
+    ]
+};
+
+/// Limits for tests: nothing idles out, closing is quick.
+#[must_use]
+pub fn options(mode: Mode) -> Options {
+    Options {
+        mode,
+        max_sessions: 4096,
+        workers: 2,
+        relay_buffer: 64 * 1024,
+        idle: None,
+        drain: Duration::from_secs(5),
+    }
+}
+
+/// Whether the kernel path can be tested here. As root or in CI the answer is
+/// yes, and a kernel that can't fails the test.
+#[must_use]
+pub fn kernel_expected() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    let expected = root || std::env::var_os("CI").is_some_and(|v| v == "true");
+    if !expected {
+        use std::io::Write as _;
+        // Past the test harness, which would swallow it.
+        let _ = writeln!(io::stderr(), "!!! SKIPPED: the kernel path needs root (sudo)");
+    }
+    expected
+}
+
+impl Bench {
+    /// Starts a datapath; `None` (said loudly) where it can't run here.
+    #[must_use]
+    pub fn start(options: Options) -> Option<Self> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        if options.mode != Mode::Relay && !kernel_expected() {
+            return None;
+        }
+        // One at a time: the machine is small, and some tests measure memory.
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = if options.mode == Mode::Relay { Path::Relay } else { Path::Sockmap };
+        let record = Arc::new(Record::default());
+        let datapath = Datapath::start(options, Arc::clone(&record) as Arc<dyn Observer>)
+            .expect("the datapath starts");
+        Some(Self { datapath, record, path, next_id: AtomicU64::new(1), _alone: alone })
+    }
+
+    /// A session with nothing sent yet: the client's and the server's end.
+    pub fn session(&self) -> (TcpStream, TcpStream) {
+        self.session_with(Hops::default(), |_, _| {}, b"", b"")
+    }
+
+    /// A session between these addresses, to which `before` is done before the
+    /// datapath has it, with bytes that the handshake's reader has read too far.
+    pub fn session_with(
+        &self,
+        hops: Hops,
+        before: impl FnOnce(&mut TcpStream, &mut TcpStream),
+        early_to_upstream: &[u8],
+        early_to_client: &[u8],
+    ) -> (TcpStream, TcpStream) {
+        let (mut client, ours_client, client_addr) = hop(hops.client);
+        let (ours_upstream, mut server, _) = hop(hops.server);
+        before(&mut client, &mut server);
+        let meta = SessionMeta {
+            id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            client: client_addr,
+            local: ours_upstream.local_addr().unwrap(),
+            upstream: "test".into(),
+            route: "default".into(),
+        };
+        let handover = Handover {
+            client: ClientSocket(prepared(ours_client)),
+            upstream: UpstreamSocket(prepared(ours_upstream)),
+            early_to_upstream: early_to_upstream.to_vec(),
+            early_to_client: early_to_client.to_vec(),
+            meta,
+        };
+        let place = wait_for(Duration::from_secs(20), || self.datapath.reserve())
+            .expect("a place for a session");
+        self.datapath.take_over(place, handover);
+        (client, server)
+    }
+
+    /// Waits until no session is left, and checks that nothing else is either.
+    pub fn all_gone(&self) {
+        let gone = wait_for(Duration::from_secs(20), || {
+            let left = self.datapath.live(Path::Sockmap) + self.datapath.live(Path::Relay);
+            (left == 0).then_some(())
+        });
+        assert!(gone.is_some(), "sessions are left: {:?}", self.datapath.sessions());
+        assert_eq!(self.datapath.map_entries(), 0, "entries are left in the socket map");
+    }
+
+    /// The ends so far.
+    #[must_use]
+    pub fn ends(&self) -> Vec<SessionEnd> {
+        self.record.ends.lock().unwrap().clone()
+    }
+}
+
+/// Repeats `look` until it finds something or `patience` is over.
+pub fn wait_for<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + patience;
+    loop {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if Instant::now() >= end {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// One TCP connection over loopback: connecting end, accepting end, address of the first.
+#[must_use]
+pub fn hop(ip: IpAddr) -> (TcpStream, TcpStream, SocketAddr) {
+    let listener = TcpListener::bind((ip, 0)).unwrap();
+    let connecting = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, address) = listener.accept().unwrap();
+    connecting.set_nodelay(true).unwrap();
+    (connecting, accepted, address)
+}
+
+fn prepared(stream: TcpStream) -> OwnedFd {
+    stream.set_nonblocking(true).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.into()
+}
+
+/// A repeatable stream of bytes, for sending and for checking: position and
+/// seed decide each byte, so a lost, doubled or moved byte shows.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    seed: u64,
+    at: u64,
+}
+
+impl Stream {
+    /// The stream of this seed, at its beginning.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { seed, at: 0 }
+    }
+
+    /// Bytes produced or checked so far.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+
+    fn word(&self, index: u64) -> [u8; 8] {
+        // splitmix64: cheap, and no two positions look alike.
+        let mut z = (index ^ self.seed.rotate_left(32)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)).to_le_bytes()
+    }
+
+    /// Fills `out` with the next bytes.
+    pub fn fill(&mut self, out: &mut [u8]) {
+        let mut done = 0;
+        while done < out.len() {
+            let word = self.word(self.at / 8);
+            let from = (self.at % 8) as usize;
+            let n = (8 - from).min(out.len() - done);
+            out[done..done + n].copy_from_slice(&word[from..from + n]);
+            done += n;
+            self.at += n as u64;
+        }
+    }
+
+    /// The next `n` bytes.
+    #[must_use]
+    pub fn take(&mut self, n: usize) -> Vec<u8> {
+        let mut out = vec![0; n];
+        self.fill(&mut out);
+        out
+    }
+
+    /// Panics unless `bytes` are the next bytes.
+    pub fn check(&mut self, bytes: &[u8]) {
+        let at = self.at;
+        let expected = self.take(bytes.len());
+        if let Some(wrong) = bytes.iter().zip(&expected).position(|(a, b)| a != b) {
+            panic!("byte {} of stream {:x} is wrong", at + wrong as u64, self.seed);
+        }
+    }
+}
+
+/// A small deterministic random source for schedules.
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// Starts from `seed`.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(2).wrapping_add(1))
+    }
+
+    /// A number below `n` (which is not 0).
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % n
+    }
+
+    /// A size from 1 to `max`, small ones as likely as large ones.
+    pub fn size(&mut self, max: usize) -> usize {
+        let bits = self.below(u64::from(max.ilog2()) + 1) + 1;
+        (self.below(1 << bits) as usize + 1).min(max)
+    }
+}

@@ -1,0 +1,96 @@
+//! The record of one direction of a session (source socket S to target socket
+//! T), in an mmapable array that BPF and user space both map.
+//!
+//! `ARCHITECTURE.md` ("The splice protocol") says who may write which field
+//! when. In short: whoever is the owner moves the bytes; `handed`, `diverted`
+//! and `relayed` prove that nothing is on the way when the owner changes.
+
+/// Who moves the bytes of a direction. Stored as `u64` because both sides
+/// compare-and-swap it and BPF has 64-bit atomics on every supported kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Owner {
+    /// User space: BPF passes every byte to S's own reader and counts it in
+    /// [`Direction::diverted`]. All-zero memory means this.
+    Relay = 0,
+    /// The kernel: BPF redirects every admitted skb to T.
+    Kernel = 1,
+    /// User space has read everything it knows of and offers the direction to
+    /// the kernel; BPF takes it at the next skb if nothing was diverted since.
+    Resume = 2,
+}
+
+/// One direction. Two cache lines: what BPF writes per packet, and what only
+/// user space writes.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Direction {
+    /// Bytes put on their way to T's TCP since the connection began, in T's
+    /// own count (`bytes_acked + write_seq - snd_una`): added to BEFORE the
+    /// bytes go, corrected when they did not. Written by both, atomically.
+    pub handed: u64,
+    /// An [`Owner`]. Written by both.
+    pub owner: u64,
+    /// Bytes that BPF passed to S's own reader. Written by BPF.
+    pub diverted: u64,
+    /// Bytes that BPF redirected over the life of this slot (never reset, so
+    /// that sums over all slots only grow). Written by BPF.
+    pub kernel_bytes: u64,
+    /// Packets (skbs) that BPF redirected over the life of this slot.
+    pub kernel_skbs: u64,
+    /// `CLOCK_MONOTONIC` in ns, coarse, when a byte last moved. Written by the owner.
+    pub last_activity_ns: u64,
+    /// Room for the frame cursor.
+    pub reserved_bpf: [u64; 2],
+
+    /// Diverted bytes that user space has read AND written to T. Written by user space.
+    pub relayed: u64,
+    /// Bytes that user space wrote to T over the life of this slot (never reset).
+    pub relay_bytes: u64,
+    /// Bumped whenever the slot gets new sockets; events carry it.
+    pub generation: u64,
+    /// Room for more of user space's own.
+    pub reserved_user: [u64; 5],
+}
+
+const _: () = assert!(size_of::<Direction>() == 128 && align_of::<Direction>() == 64);
+
+impl Owner {
+    /// The owner that a record's word stands for; anything unknown is
+    /// [`Owner::Relay`], which is always safe.
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        match word {
+            1 => Self::Kernel,
+            2 => Self::Resume,
+            _ => Self::Relay,
+        }
+    }
+}
+
+/// Index of the record of a slot's direction from client to upstream. Its
+/// socket in the socket map, under the same index, is the client's.
+#[must_use]
+pub const fn to_upstream(slot: u32) -> u32 {
+    slot * 2
+}
+
+/// Index of the record of a slot's direction from upstream to client. Its
+/// socket in the socket map, under the same index, is the upstream's.
+#[must_use]
+pub const fn to_client(slot: u32) -> u32 {
+    slot * 2 + 1
+}
+
+/// The other direction of the same session; under this index the socket map
+/// holds the target of a direction.
+#[must_use]
+pub const fn opposite(direction: u32) -> u32 {
+    direction ^ 1
+}
+
+/// The slot a direction belongs to.
+#[must_use]
+pub const fn slot_of(direction: u32) -> u32 {
+    direction / 2
+}

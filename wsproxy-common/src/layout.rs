@@ -1,0 +1,49 @@
+//! Names and sizes on which the BPF object and its loader must agree.
+
+/// Offsets, in bytes, of the kernel's fields that the verdict program reads
+/// from the target socket. User space takes them from the running kernel's
+/// BTF and writes them into the object's `.rodata` before it is loaded; the
+/// verifier then sees constants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SocketOffsets {
+    /// `tcp_sock.bytes_acked`, u64.
+    pub bytes_acked: u32,
+    /// `tcp_sock.write_seq`, u32.
+    pub write_seq: u32,
+    /// `tcp_sock.snd_una`, u32.
+    pub snd_una: u32,
+    /// `sock.sk_sndbuf`, int.
+    pub sk_sndbuf: u32,
+    /// `sock.sk_wmem_queued`, int.
+    pub sk_wmem_queued: u32,
+}
+
+/// Largest skb, in bytes, that the verdict program makes linear before it
+/// redirects it. Linear data goes to T in one `sendmsg`; each page fragment
+/// of a non-linear skb would go in one of its own (`skb_send_sock`).
+pub const LINEARISE_MAX: u32 = 32 * 1024;
+
+/// Smallest skb, in bytes, that is worth making linear: below, it is one
+/// fragment nearly always, and goes in one call as it is.
+pub const LINEARISE_MIN: u32 = 4 * 1024;
+
+/// Name of the [`SocketOffsets`] global in the object's `.rodata`.
+pub const SOCKET_OFFSETS: &str = "SOCKET_OFFSETS";
+
+/// Name of the verdict program in the object.
+pub const SPLICE_PROGRAM: &str = "wsproxy_splice";
+
+/// Map names in the object.
+pub mod maps {
+    /// SOCKMAP: index of a direction to its SOURCE socket.
+    pub const SOCKETS: &str = "SOCKETS";
+    /// Mmapable ARRAY of [`crate::Direction`].
+    pub const DIRECTIONS: &str = "DIRECTIONS";
+    /// HASH: socket cookie to index of the direction it is the source of.
+    pub const BY_COOKIE: &str = "BY_COOKIE";
+    /// Ring buffer of [`crate::Event`].
+    pub const EVENTS: &str = "EVENTS";
+    /// Per-CPU ARRAY of counters, one a [`crate::Reason`].
+    pub const REASONS: &str = "REASONS";
+}

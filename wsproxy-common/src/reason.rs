@@ -1,0 +1,78 @@
+//! Every way a packet can leave the verdict program, each with a counter.
+
+/// Why the verdict program did what it did with an skb; index into the
+/// per-CPU array of counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Reason {
+    /// Redirected to the target.
+    Redirected = 0,
+    /// Passed: an skb without bytes (a bare FIN).
+    Empty = 1,
+    /// Passed: user space owns the direction.
+    RelayOwns = 2,
+    /// Passed: user space offered the direction, but something was diverted since.
+    ResumeLost = 3,
+    /// Passed: user space took the direction while this skb was being looked at.
+    TakenMeanwhile = 4,
+    /// Passed and taken from the kernel: the target is not in the map.
+    TargetGone = 5,
+    /// Passed and taken from the kernel: the target's send buffer has no room (back-pressure).
+    NoRoom = 6,
+    /// Passed: no direction is known for this socket.
+    Unknown = 7,
+    /// Not an exit: the kernel took over an offered direction.
+    Resumed = 8,
+    /// Not an exit: an skb with page fragments was made linear before its redirect.
+    Linearised = 9,
+    /// Not an exit: an skb could not be made linear and was redirected in pieces.
+    LineariseFailed = 10,
+    /// Not an exit: the ring buffer was full; user space finds the direction by its sweep.
+    NotifyLost = 11,
+}
+
+impl Reason {
+    /// How many there are; the length of the counter array.
+    pub const COUNT: u32 = 12;
+
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT as usize] = [
+        Self::Redirected,
+        Self::Empty,
+        Self::RelayOwns,
+        Self::ResumeLost,
+        Self::TakenMeanwhile,
+        Self::TargetGone,
+        Self::NoRoom,
+        Self::Unknown,
+        Self::Resumed,
+        Self::Linearised,
+        Self::LineariseFailed,
+        Self::NotifyLost,
+    ];
+
+    /// The label under which metrics and logs name it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Redirected => "redirected",
+            Self::Empty => "empty",
+            Self::RelayOwns => "relay_owns",
+            Self::ResumeLost => "resume_lost",
+            Self::TakenMeanwhile => "taken_meanwhile",
+            Self::TargetGone => "target_gone",
+            Self::NoRoom => "no_room",
+            Self::Unknown => "unknown_socket",
+            Self::Resumed => "resumed",
+            Self::Linearised => "linearised",
+            Self::LineariseFailed => "linearise_failed",
+            Self::NotifyLost => "notify_lost",
+        }
+    }
+
+    /// The reason with this number.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.get(number as usize).copied()
+    }
+}

@@ -1,0 +1,50 @@
+//! The maps. Sizes are set by the loader (`datapath::bpf::load`); what stands
+//! here is the least that loads.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf, SockMap},
+};
+use wsproxy_common::{Direction, Event, Reason};
+
+/// Index of a direction to its source socket.
+#[map]
+pub static SOCKETS: SockMap = SockMap::with_max_entries(2, 0);
+
+/// The records, shared with user space as memory.
+#[map]
+pub static DIRECTIONS: Array<Direction> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+
+/// Socket cookie to index of the direction it is the source of.
+#[map]
+pub static BY_COOKIE: HashMap<u64, u32> = HashMap::with_max_entries(2, 0);
+
+/// Directions given to user space.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// One counter a [`Reason`].
+#[map]
+pub static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT, 0);
+
+/// Counts one `reason`.
+#[inline(always)]
+pub fn count(reason: Reason) {
+    if let Some(n) = REASONS.get_ptr_mut(reason as u32) {
+        // SAFETY: the slot is this CPU's own, and the program is not preempted on it by itself.
+        unsafe { *n += 1 }
+    }
+}
+
+/// Tells user space that `index` is its own now, and why.
+#[inline(always)]
+pub fn notify(index: u32, generation: u64, reason: Reason) {
+    match EVENTS.reserve::<Event>(0) {
+        Some(mut entry) => {
+            entry.write(Event { direction: index, reason: reason as u32, generation });
+            entry.submit(0);
+        }
+        None => count(Reason::NotifyLost),
+    }
+}

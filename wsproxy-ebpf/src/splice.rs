@@ -1,0 +1,167 @@
+//! The verdict over each skb of a spliced socket: redirect it to the other
+//! socket of the session, or pass it to user space. `ARCHITECTURE.md`, "The
+//! splice protocol", has the rules; `tests/src/model` proves them.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::sk_action::SK_PASS,
+    helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_coarse_ns, bpf_skb_pull_data},
+    macros::stream_verdict,
+    programs::SkBuffContext,
+};
+use wsproxy_common::{
+    Direction, Owner, Reason, direction::opposite, layout::LINEARISE_MAX, layout::LINEARISE_MIN,
+};
+
+use crate::{
+    atomic,
+    maps::{BY_COOKIE, DIRECTIONS, SOCKETS, count, notify},
+    target,
+};
+
+const RELAY: u64 = Owner::Relay as u64;
+const KERNEL: u64 = Owner::Kernel as u64;
+const RESUME: u64 = Owner::Resume as u64;
+
+/// Runs once per skb, under the source's socket lock: verdicts of one
+/// direction never overlap, those of its opposite can.
+#[stream_verdict]
+pub fn wsproxy_splice(ctx: SkBuffContext) -> u32 {
+    let reason = try_splice(&ctx);
+    count(reason);
+    // Both pass and redirect are SK_PASS: the redirect was noted in the skb. Never SK_DROP:
+    // that would lose bytes that TCP has already acknowledged.
+    SK_PASS
+}
+
+#[inline(always)]
+fn try_splice(ctx: &SkBuffContext) -> Reason {
+    let len = u64::from(ctx.len());
+    if len == 0 {
+        // It carries the FIN, which is not redirected.
+        return Reason::Empty;
+    }
+    // SAFETY: plain helper call on the program's own context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    // SAFETY: the value is copied at once.
+    let Some(index) = (unsafe { BY_COOKIE.get(&cookie) }).copied() else {
+        return Reason::Unknown;
+    };
+    let Some(record) = DIRECTIONS.get_ptr_mut(index) else {
+        return Reason::Unknown;
+    };
+    // SAFETY: `record` points into the map; each word in it has one writer at a time or is
+    // accessed atomically, see `Direction`.
+    unsafe {
+        atomic::store(&raw mut (*record).last_activity_ns, bpf_ktime_get_coarse_ns());
+        splice(ctx, index, record, len)
+    }
+}
+
+#[inline(always)]
+unsafe fn splice(ctx: &SkBuffContext, index: u32, record: *mut Direction, len: u64) -> Reason {
+    unsafe {
+        let owner = &raw mut (*record).owner;
+        match atomic::load(owner) {
+            KERNEL => {}
+            RESUME => {
+                let settled = atomic::load(&raw const (*record).diverted)
+                    == atomic::load(&raw const (*record).relayed);
+                if !settled || !atomic::swap_if(owner, RESUME, KERNEL) {
+                    return take_away(index, record, len, 0, Reason::ResumeLost);
+                }
+                count(Reason::Resumed);
+            }
+            _ => {
+                divert(record, len);
+                // User space may have offered the direction between our look at the owner and
+                // our count: it no longer reads then, and nobody would fetch these bytes.
+                if atomic::load(owner) == RESUME {
+                    return take_away(index, record, 0, 0, Reason::ResumeLost);
+                }
+                return Reason::RelayOwns;
+            }
+        }
+
+        // Announced first, owner looked at again after: either we see that user space took
+        // the direction, or user space sees these bytes in `handed` and waits for them.
+        let handed = atomic::add(&raw mut (*record).handed, len);
+        match atomic::load(owner) {
+            KERNEL => {}
+            // Taken AND offered again since the first look: user space does not read any
+            // more, so it must be told.
+            RESUME => return take_away(index, record, len, len, Reason::ResumeLost),
+            _ => {
+                divert(record, len);
+                atomic::add(&raw mut (*record).handed, len.wrapping_neg());
+                return Reason::TakenMeanwhile;
+            }
+        }
+
+        let Some(target) = target::look(opposite(index)) else {
+            return take_away(index, record, len, len, Reason::TargetGone);
+        };
+        // In flight: handed (this skb included), but not yet in the target's TCP. All of it
+        // must fit what the target can take now, or the excess would pile up uncharged.
+        let in_flight = handed.wrapping_sub(target.count) as i64;
+        if in_flight > target.room {
+            return take_away(index, record, len, len, Reason::NoRoom);
+        }
+
+        linearise(ctx, len);
+        if SOCKETS.redirect_skb(ctx, opposite(index), 0) != i64::from(SK_PASS) {
+            return take_away(index, record, len, len, Reason::TargetGone);
+        }
+        let bytes = &raw mut (*record).kernel_bytes;
+        atomic::store(bytes, atomic::load(bytes).wrapping_add(len));
+        let skbs = &raw mut (*record).kernel_skbs;
+        atomic::store(skbs, atomic::load(skbs).wrapping_add(1));
+        Reason::Redirected
+    }
+}
+
+/// Counts `len` bytes as passed to user space; a full barrier.
+#[inline(always)]
+unsafe fn divert(record: *mut Direction, len: u64) {
+    unsafe {
+        // The new value is looked at so that the fetching form, the barrier, is emitted.
+        core::hint::black_box(atomic::add(&raw mut (*record).diverted, len));
+    }
+}
+
+/// Gives the direction to user space, starting with this skb, takes `announced` bytes back
+/// from `handed`, and says so.
+#[inline(always)]
+unsafe fn take_away(
+    index: u32,
+    record: *mut Direction,
+    len: u64,
+    announced: u64,
+    reason: Reason,
+) -> Reason {
+    unsafe {
+        atomic::store(&raw mut (*record).owner, RELAY);
+        divert(record, len);
+        atomic::add(&raw mut (*record).handed, announced.wrapping_neg());
+        notify(index, atomic::load(&raw const (*record).generation), reason);
+    }
+    reason
+}
+
+/// Makes a fragmented skb linear, where that is likely to pay: the kernel's worker sends
+/// linear data in one call and each page fragment in one of its own.
+#[inline(always)]
+fn linearise(ctx: &SkBuffContext, len: u64) {
+    if len < u64::from(LINEARISE_MIN) || len > u64::from(LINEARISE_MAX) {
+        return;
+    }
+    // SAFETY: reads of the program's own context; the packet pointers are not used after.
+    unsafe {
+        let skb = ctx.skb.skb;
+        if u64::from((*skb).data_end.wrapping_sub((*skb).data)) >= len {
+            return;
+        }
+        let done = bpf_skb_pull_data(skb, len as u32) == 0;
+        count(if done { Reason::Linearised } else { Reason::LineariseFailed });
+    }
+}

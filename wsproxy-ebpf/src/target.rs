@@ -1,0 +1,56 @@
+//! The target socket's own view: how many bytes its TCP has, how much room.
+
+use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_sk_release, bpf_skc_to_tcp_sock};
+use wsproxy_common::layout::SocketOffsets;
+
+use crate::maps::SOCKETS;
+
+/// Written by the loader from the kernel's BTF before the object is loaded.
+#[unsafe(no_mangle)]
+static SOCKET_OFFSETS: SocketOffsets =
+    SocketOffsets { bytes_acked: 0, write_seq: 0, snd_una: 0, sk_sndbuf: 0, sk_wmem_queued: 0 };
+
+/// What the target's TCP has and can take, in bytes.
+pub struct Target {
+    /// All bytes ever handed to it: acknowledged, sent and queued.
+    pub count: u64,
+    /// `sk_sndbuf - sk_wmem_queued`; negative when over-full.
+    pub room: i64,
+}
+
+#[inline(always)]
+unsafe fn field<T: Copy>(base: *const u8, offset: *const u32) -> T {
+    unsafe { base.add(offset.read_volatile() as usize).cast::<T>().read_volatile() }
+}
+
+/// Looks the target up; `None` when it is not in the map.
+#[inline(always)]
+pub fn look(index: u32) -> Option<Target> {
+    // SAFETY: a lookup in a SOCKMAP gives a referenced socket or null; it is released on
+    // every path below. The offsets come from this kernel's BTF, and the verifier checks
+    // each read against it.
+    unsafe {
+        let socket =
+            bpf_map_lookup_elem((&raw const SOCKETS).cast_mut().cast(), (&raw const index).cast());
+        if socket.is_null() {
+            return None;
+        }
+        let tcp = bpf_skc_to_tcp_sock(socket).cast::<u8>().cast_const();
+        if tcp.is_null() {
+            bpf_sk_release(socket);
+            return None;
+        }
+        // `bytes_acked` first: an acknowledgement between the reads then makes the sum too
+        // small (the packet waits for the next look), not too large.
+        let acked: u64 = field(tcp, &raw const SOCKET_OFFSETS.bytes_acked);
+        let write_seq: u32 = field(tcp, &raw const SOCKET_OFFSETS.write_seq);
+        let snd_una: u32 = field(tcp, &raw const SOCKET_OFFSETS.snd_una);
+        let sndbuf: i32 = field(tcp, &raw const SOCKET_OFFSETS.sk_sndbuf);
+        let queued: i32 = field(tcp, &raw const SOCKET_OFFSETS.sk_wmem_queued);
+        bpf_sk_release(socket);
+        Some(Target {
+            count: acked.wrapping_add(u64::from(write_seq.wrapping_sub(snd_una))),
+            room: i64::from(sndbuf) - i64::from(queued),
+        })
+    }
+}

@@ -1,0 +1,108 @@
+use super::*;
+
+fn parse(line: &str) -> clap::error::Result<Cli> {
+    parse_from(line.split_whitespace())
+}
+
+#[test]
+fn the_definition_is_sound() {
+    use clap::CommandFactory;
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn reads_every_flag_of_run() {
+    let cli = parse(
+        "wsproxy run --listen :8080 --upstream a:1 --upstream ws://b:2 --datapath relay \
+         --admin 127.0.0.1:9901 --config f.toml --log-format json --log-level trace",
+    )
+    .unwrap();
+    let expected = RunArgs {
+        listen: Some(":8080".parse().unwrap()),
+        upstream: vec!["a:1".parse().unwrap(), "b:2".parse().unwrap()],
+        datapath: Some(DatapathMode::Relay),
+        admin: Some("127.0.0.1:9901".parse().unwrap()),
+        config: Some("f.toml".into()),
+        log_format: Some(LogFormat::Json),
+        log_level: Some(LogLevel::Trace),
+    };
+    assert_eq!(cli.command, Command::Run(expected));
+}
+
+#[test]
+fn reads_every_command() {
+    for (line, command) in [
+        ("wsproxy run", Command::Run(RunArgs::default())),
+        (
+            "wsproxy check f.toml",
+            Command::Check {
+                file: "f.toml".into(),
+            },
+        ),
+        ("wsproxy doctor", Command::Doctor { json: false }),
+        ("wsproxy doctor --json", Command::Doctor { json: true }),
+    ] {
+        assert_eq!(parse(line).unwrap().command, command, "{line}");
+    }
+}
+
+#[test]
+fn tells_help_from_bad_usage() {
+    for (line, status) in [
+        ("wsproxy --help", 0),
+        ("wsproxy help run", 0),
+        ("wsproxy run --help", 0),
+        ("wsproxy --version", 0),
+        ("wsproxy", EX_USAGE),
+        ("wsproxy walk", EX_USAGE),
+        ("wsproxy check", EX_USAGE),
+        ("wsproxy doctor --xml", EX_USAGE),
+        ("wsproxy run extra", EX_USAGE),
+        ("wsproxy run --listen", EX_USAGE),
+        ("wsproxy run --listen localhost:80", EX_USAGE),
+        ("wsproxy run --listen :1 --listen :2", EX_USAGE),
+        ("wsproxy run --datapath fast", EX_USAGE),
+    ] {
+        assert_eq!(exit_status(&parse(line).unwrap_err()), status, "{line}");
+    }
+}
+
+#[test]
+fn says_why_a_server_is_refused() {
+    let error = parse("wsproxy run --upstream wss://a:443").unwrap_err();
+    let text = error.to_string();
+    assert_eq!(exit_status(&error), EX_USAGE);
+    assert!(
+        text.contains("TLS to the upstream is not supported"),
+        "{text}"
+    );
+    assert!(text.contains("--upstream"), "{text}");
+}
+
+#[test]
+fn reads_files_up_to_the_limit() {
+    let path = std::env::temp_dir().join(format!("wsproxy-cli-test-{}", std::process::id()));
+    for (length, kind) in [
+        (0, None),
+        (CONFIG_FILE_MAX as usize, None),
+        (
+            CONFIG_FILE_MAX as usize + 1,
+            Some(io::ErrorKind::FileTooLarge),
+        ),
+    ] {
+        std::fs::write(&path, "#".repeat(length)).unwrap();
+        let read = read_file(&path);
+        assert_eq!(read.as_ref().err().map(io::Error::kind), kind, "{length}");
+        assert!(read.is_err() || read.is_ok_and(|text| text.len() == length));
+    }
+    std::fs::write(&path, [0xff]).unwrap();
+    assert_eq!(
+        read_file(&path).unwrap_err().kind(),
+        io::ErrorKind::InvalidData
+    );
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(
+        read_file(&path).unwrap_err().kind(),
+        io::ErrorKind::NotFound
+    );
+}

@@ -1,0 +1,293 @@
+//! The BPF object in the kernel: loading it, putting pairs of sockets into its
+//! maps and taking them out, its counters and notifications. The only module
+//! that knows aya.
+
+pub mod btf;
+pub mod probe;
+pub mod selftest;
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    path::Path,
+    sync::{Mutex, PoisonError, atomic::Ordering},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SockMap},
+    programs::SkSkb,
+};
+use wsproxy_common::{
+    Event, Owner, Reason,
+    direction::{to_client, to_upstream},
+    layout::{self, maps},
+};
+
+use crate::sys::{self, DirectionTable, SharedDirection};
+
+/// The object that `cargo xtask build-ebpf` made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf-object/wsproxy.bpf.o");
+
+/// Where the running kernel describes its types.
+pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// Why the kernel path can't be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The kernel's type information can't be read.
+    #[error("cannot read {BTF_PATH}: {0} (the kernel needs CONFIG_DEBUG_INFO_BTF)")]
+    Btf(#[source] io::Error),
+    /// The type information lacks what the program reads.
+    #[error("{BTF_PATH}: {0}")]
+    Offsets(#[from] btf::BtfError),
+    /// The kernel refused a map or the program.
+    #[error("the kernel refused the BPF object: {0}")]
+    Refused(String),
+    /// A name in the object is not what the loader expects.
+    #[error("the BPF object lacks `{0}`")]
+    Missing(&'static str),
+    /// The records can't be mapped.
+    #[error("cannot map the direction records: {0}")]
+    Map(#[source] io::Error),
+}
+
+impl LoadError {
+    /// Label for metrics.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Btf(_) | Self::Offsets(_) => "no_btf",
+            Self::Refused(_) => "load_refused",
+            Self::Missing(_) | Self::Map(_) => "load_failed",
+        }
+    }
+
+    fn refused(error: &(dyn std::error::Error + 'static)) -> Self {
+        // aya's Display shows one level; the errno is in the sources.
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(inner) = source {
+            let inner_text = inner.to_string();
+            if !text.contains(&inner_text) {
+                text = format!("{text}: {inner_text}");
+            }
+            source = inner.source();
+        }
+        Self::Refused(text)
+    }
+}
+
+struct SocketMaps {
+    sockets: SockMap<MapData>,
+    by_cookie: HashMap<MapData, u64, u32>,
+}
+
+/// The loaded object. Everything of it leaves the kernel when this is dropped.
+pub struct Kernel {
+    maps: Mutex<SocketMaps>,
+    reasons: PerCpuArray<MapData, u64>,
+    /// Keeps the program, its attachment and the remaining maps alive.
+    _object: Ebpf,
+}
+
+/// What [`Kernel::load`] gives.
+pub struct Loaded {
+    /// The kernel side.
+    pub kernel: Kernel,
+    /// The records, shared with it.
+    pub table: DirectionTable,
+    /// Its notifications.
+    pub events: Events,
+}
+
+/// The ring buffer of notifications, with one reader.
+pub struct Events(RingBuf<MapData>);
+
+impl Events {
+    /// The next notification, if there is one; never waits.
+    pub fn next(&mut self) -> Option<Event> {
+        while let Some(item) = self.0.next() {
+            if let Some(event) = Event::from_bytes(&item) {
+                return Some(event);
+            }
+        }
+        None
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Bytes of ring buffer that hold one event of every direction at the same
+/// time: each direction can be given back once before user space reacts, and
+/// an entry has a head of 8 bytes.
+fn ring_bytes(directions: u32) -> u32 {
+    const ENTRY: u32 = 8 + size_of::<Event>() as u32;
+    const PAGE: u32 = 4096;
+    (directions.saturating_mul(2).saturating_mul(ENTRY)).max(PAGE).next_power_of_two()
+}
+
+impl Kernel {
+    /// Loads the object for `slots` sessions and attaches the verdict program.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    pub fn load(slots: u32) -> Result<Loaded, LoadError> {
+        let types = std::fs::read(Path::new(BTF_PATH)).map_err(LoadError::Btf)?;
+        let offsets = sys::Offsets(btf::socket_offsets(&types)?);
+        drop(types);
+        let directions = slots * 2;
+        let mut object = EbpfLoader::new()
+            .override_global(layout::SOCKET_OFFSETS, &offsets, true)
+            .map_max_entries(maps::SOCKETS, directions)
+            .map_max_entries(maps::DIRECTIONS, directions)
+            .map_max_entries(maps::BY_COOKIE, directions)
+            .map_max_entries(maps::EVENTS, ring_bytes(directions))
+            .load(OBJECT)
+            .map_err(|e| LoadError::refused(&e))?;
+
+        fn take<T: TryFrom<Map, Error = MapError>>(
+            object: &mut Ebpf,
+            name: &'static str,
+        ) -> Result<T, LoadError> {
+            let map = object.take_map(name).ok_or(LoadError::Missing(name))?;
+            T::try_from(map).map_err(|e| LoadError::refused(&e))
+        }
+        let sockets: SockMap<MapData> = take(&mut object, maps::SOCKETS)?;
+        let by_cookie = take(&mut object, maps::BY_COOKIE)?;
+        let reasons = take(&mut object, maps::REASONS)?;
+        let events = Events(take(&mut object, maps::EVENTS)?);
+        let records =
+            object.take_map(maps::DIRECTIONS).ok_or(LoadError::Missing(maps::DIRECTIONS))?;
+        let Map::Array(records) = &records else {
+            return Err(LoadError::Missing(maps::DIRECTIONS));
+        };
+        let table = DirectionTable::map(Some(records.fd().as_fd()), directions as usize)
+            .map_err(LoadError::Map)?;
+
+        let program: &mut SkSkb = object
+            .program_mut(layout::SPLICE_PROGRAM)
+            .ok_or(LoadError::Missing(layout::SPLICE_PROGRAM))?
+            .try_into()
+            .map_err(|e: aya::programs::ProgramError| LoadError::refused(&e))?;
+        program.load().map_err(|e| LoadError::refused(&e))?;
+        program.attach(sockets.fd()).map_err(|e| LoadError::refused(&e))?;
+        let maps = Mutex::new(SocketMaps { sockets, by_cookie });
+        Ok(Loaded { kernel: Self { maps, reasons, _object: object }, table, events })
+    }
+
+    /// Puts the two sockets of a session into the maps, with user space as the
+    /// owner of both directions, and has the kernel look at what they have
+    /// received already. `early` are the bytes of each direction that user
+    /// space holds: read before, not yet written.
+    ///
+    /// Nothing may have been read from or written to the sockets that is not
+    /// either in `early` or in the target's TCP. On an error nothing is left
+    /// in the maps.
+    ///
+    /// # Errors
+    /// The kernel does not take one of the sockets (MPTCP, kTLS), or a system
+    /// call on it failed; the session can still be relayed.
+    pub fn attach(
+        &self,
+        slot: u32,
+        records: [&SharedDirection; 2],
+        client: BorrowedFd<'_>,
+        upstream: BorrowedFd<'_>,
+        early: [u64; 2],
+    ) -> io::Result<()> {
+        let cookies = [sys::socket_cookie(client)?, sys::socket_cookie(upstream)?];
+        for (at, target) in [(0, upstream), (1, client)] {
+            let record = records[at];
+            record.owner.store(Owner::Relay as u64, Ordering::SeqCst);
+            record.diverted.store(early[at], Ordering::SeqCst);
+            record.relayed.store(0, Ordering::SeqCst);
+            record.handed.store(exact_count(target)?, Ordering::SeqCst);
+        }
+        let inserted = self.insert(slot, cookies, client, upstream);
+        let kicked = inserted.and_then(|()| {
+            sys::kick_receive_queue(client)?;
+            sys::kick_receive_queue(upstream)
+        });
+        if kicked.is_err() {
+            self.remove(slot, cookies);
+        }
+        kicked
+    }
+
+    fn insert(
+        &self,
+        slot: u32,
+        cookies: [u64; 2],
+        client: BorrowedFd<'_>,
+        upstream: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        let pairs = [(to_upstream(slot), cookies[0]), (to_client(slot), cookies[1])];
+        for (index, cookie) in pairs {
+            maps.by_cookie.insert(cookie, index, 0).map_err(map_error)?;
+        }
+        maps.sockets.set(pairs[0].0, &client.as_raw_fd(), 0).map_err(map_error)?;
+        maps.sockets.set(pairs[1].0, &upstream.as_raw_fd(), 0).map_err(map_error)
+    }
+
+    fn remove(&self, slot: u32, cookies: [u64; 2]) {
+        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, cookie) in [(to_upstream(slot), cookies[0]), (to_client(slot), cookies[1])] {
+            // Both may be gone: a socket leaves the map by itself when it is reset.
+            let _gone = maps.by_cookie.remove(&cookie);
+            let _gone = maps.sockets.clear_index(&index);
+        }
+    }
+
+    /// Takes the sockets of a session out of the maps. Verdicts may still be
+    /// running: the slot may be used again only after
+    /// [`sys::wait_for_running_programs`].
+    pub fn detach(&self, slot: u32, client: BorrowedFd<'_>, upstream: BorrowedFd<'_>) {
+        let cookies = [client, upstream].map(|s| sys::socket_cookie(s).unwrap_or_default());
+        self.remove(slot, cookies);
+    }
+
+    /// Sockets and cookies in the maps, for tests: both 0 when no session is spliced.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        let maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        maps.by_cookie.keys().filter(Result::is_ok).count()
+    }
+
+    /// How often the verdict program took each exit.
+    #[must_use]
+    pub fn reason_counts(&self) -> [(Reason, u64); Reason::COUNT as usize] {
+        Reason::ALL.map(|reason| {
+            let count = match self.reasons.get(&(reason as u32), 0) {
+                Ok(per_cpu) => per_cpu.iter().sum(),
+                Err(_) => 0,
+            };
+            (reason, count)
+        })
+    }
+}
+
+fn map_error(error: MapError) -> io::Error {
+    match error {
+        MapError::SyscallError(e) => e.io_error,
+        other => io::Error::other(other),
+    }
+}
+
+/// Bytes ever given to the socket's TCP, exactly; nobody may write to it meanwhile.
+fn exact_count(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut before = sys::tcp_bytes_acked(socket)?;
+    loop {
+        let queued = sys::tcp_unacknowledged(socket)?;
+        let after = sys::tcp_bytes_acked(socket)?;
+        if before == after {
+            return Ok(before + u64::from(queued));
+        }
+        before = after;
+    }
+}

@@ -1,0 +1,482 @@
+//! The threads that own sessions. One epoll each; a session stays where it
+//! began. A session whose bytes the kernel moves wakes nobody.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{
+        EventfdFlags, Timespec,
+        epoll::{self, Event, EventData, EventFlags},
+    },
+    fd::BorrowedFd,
+};
+use wsproxy_common::direction::slot_of;
+
+use super::{
+    Carried, Ending, Handover, Path, Reservation, SessionMeta, Shared,
+    bpf::Events,
+    lane::Want,
+    session::{CLIENT, Cause, Progress, Session, UPSTREAM, now_ns},
+};
+
+/// Events of one `epoll_wait`.
+const BATCH: usize = 256;
+/// Time limits and lost notifications are looked for this often.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Pause before bytes on their way inside the kernel are looked for again.
+const MOMENT: Duration = Duration::from_micros(500);
+/// How long somebody waits for an engine's list of sessions.
+const LIST_PATIENCE: Duration = Duration::from_secs(2);
+
+const WAKE: u64 = u64::MAX;
+const RING: u64 = u64::MAX - 1;
+
+/// A running session, for people to look at.
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    /// What was handed over with it.
+    pub meta: SessionMeta,
+    /// What carries it.
+    pub path: Path,
+    /// Since the hand-over.
+    pub age: Duration,
+    /// From client to upstream.
+    pub to_upstream: Carried,
+    /// From upstream to client.
+    pub to_client: Carried,
+    /// Whether the kernel owns each direction at this moment (client's first).
+    pub in_kernel: [bool; 2],
+}
+
+impl SessionInfo {
+    /// The client's address.
+    #[must_use]
+    pub fn client(&self) -> SocketAddr {
+        self.meta.client
+    }
+}
+
+enum Command {
+    Adopt(Reservation, Box<Handover>),
+    /// A direction was given back, by index, under a generation.
+    Given(u32, u64),
+    List(mpsc::SyncSender<Vec<SessionInfo>>),
+    Drain(Instant),
+    Stop,
+}
+
+/// How other threads talk to an engine.
+struct Mailbox {
+    commands: Mutex<Vec<Command>>,
+    bell: OwnedFd,
+    wakeups: AtomicU64,
+}
+
+impl Mailbox {
+    fn put(&self, command: Command) {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+        // A full counter means that the bell rings already.
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+
+    fn take(&self) -> Vec<Command> {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.bell, &mut count);
+        std::mem::take(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// An engine, from outside.
+pub(super) struct EngineHandle {
+    mailbox: Arc<Mailbox>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl EngineHandle {
+    pub(super) fn adopt(&self, place: Reservation, handover: Handover) {
+        self.mailbox.put(Command::Adopt(place, Box::new(handover)));
+    }
+
+    pub(super) fn drain(&self, deadline: Instant) {
+        self.mailbox.put(Command::Drain(deadline));
+    }
+
+    pub(super) fn sessions(&self) -> Vec<SessionInfo> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.mailbox.put(Command::List(sender));
+        receiver.recv_timeout(LIST_PATIENCE).unwrap_or_default()
+    }
+
+    pub(super) fn wakeups(&self) -> u64 {
+        self.mailbox.wakeups.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.mailbox.put(Command::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("an engine thread had panicked");
+        }
+    }
+}
+
+/// Starts `workers` engines; the first one reads the kernel's notifications
+/// and hands them on.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    workers: u32,
+    mut events: Option<Events>,
+) -> io::Result<Vec<EngineHandle>> {
+    let mailboxes = (0..workers)
+        .map(|_| {
+            let bell = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+            Ok(Arc::new(Mailbox { commands: Mutex::default(), bell, wakeups: AtomicU64::new(0) }))
+        })
+        .collect::<io::Result<Vec<_>>>()?;
+    let mut engines = Vec::new();
+    for (at, mailbox) in mailboxes.iter().enumerate() {
+        let engine = Engine::new(Arc::clone(shared), mailboxes.clone(), at, events.take())?;
+        let thread = thread::Builder::new()
+            .name(format!("wsproxy-engine{at}"))
+            .spawn(move || engine.run())?;
+        engines.push(EngineHandle { mailbox: Arc::clone(mailbox), thread: Some(thread) });
+    }
+    Ok(engines)
+}
+
+struct Engine {
+    shared: Arc<Shared>,
+    mailboxes: Vec<Arc<Mailbox>>,
+    at: usize,
+    epoll: OwnedFd,
+    events: Option<Events>,
+    /// By slot divided by the number of engines.
+    sessions: Vec<Option<Box<Session>>>,
+    count: usize,
+    buf: Vec<u8>,
+    /// Sessions that used up their turn, and those to look at again in a moment.
+    queues: [VecDeque<u32>; 2],
+    next_sweep: Instant,
+    draining: Option<Instant>,
+    stopping: bool,
+}
+
+const TURN: usize = 0;
+const LATER: usize = 1;
+
+impl Engine {
+    fn new(
+        shared: Arc<Shared>,
+        mailboxes: Vec<Arc<Mailbox>>,
+        at: usize,
+        events: Option<Events>,
+    ) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let watch = |fd: BorrowedFd<'_>, token| {
+            epoll::add(&epoll, fd, EventData::new_u64(token), EventFlags::IN)
+        };
+        watch(mailboxes[at].bell.as_fd(), WAKE)?;
+        if let Some(events) = &events {
+            watch(events.as_fd(), RING)?;
+        }
+        let buf = vec![0; shared.options.relay_buffer];
+        Ok(Self {
+            shared,
+            mailboxes,
+            at,
+            epoll,
+            events,
+            sessions: Vec::new(),
+            count: 0,
+            buf,
+            queues: Default::default(),
+            next_sweep: Instant::now() + SWEEP,
+            draining: None,
+            stopping: false,
+        })
+    }
+
+    fn run(mut self) {
+        let mut batch: Vec<Event> = Vec::with_capacity(BATCH);
+        while !self.stopping {
+            batch.clear();
+            let timeout = self.timeout();
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut batch),
+                timeout.as_ref(),
+            ) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    tracing::error!(%error, "epoll_wait failed; sessions of this thread end");
+                    break;
+                }
+            }
+            self.mailboxes[self.at].wakeups.fetch_add(1, Ordering::Relaxed);
+            let now = now_ns();
+            for event in &batch {
+                match event.data.u64() {
+                    WAKE => self.obey(now),
+                    RING => self.hear(now),
+                    token => {
+                        self.touch((token >> 1) as u32, (token & 1) as usize, event.flags, now);
+                    }
+                }
+            }
+            self.run_queue(TURN, now);
+            self.run_queue(LATER, now);
+            if Instant::now() >= self.next_sweep {
+                self.sweep(now);
+            }
+        }
+        for at in 0..self.sessions.len() {
+            if let Some(session) = self.sessions[at].take() {
+                session.end(&self.shared, Cause::Late);
+            }
+        }
+    }
+
+    fn timeout(&self) -> Option<Timespec> {
+        let wait = if !self.queues[TURN].is_empty() {
+            Duration::ZERO
+        } else if !self.queues[LATER].is_empty() {
+            MOMENT
+        } else if self.count > 0 {
+            self.next_sweep.saturating_duration_since(Instant::now())
+        } else {
+            return None;
+        };
+        Timespec::try_from(wait).ok()
+    }
+
+    fn place_of(&self, slot: u32) -> usize {
+        slot as usize / self.mailboxes.len()
+    }
+
+    fn session(&mut self, slot: u32) -> Option<&mut Session> {
+        let at = self.place_of(slot);
+        self.sessions.get_mut(at)?.as_deref_mut()
+    }
+
+    fn obey(&mut self, now: u64) {
+        for command in self.mailboxes[self.at].take() {
+            match command {
+                Command::Adopt(place, handover) => self.adopt(place, *handover, now),
+                Command::Given(direction, generation) => self.given(direction, generation, now),
+                Command::List(sender) => {
+                    let all = self.sessions.iter().flatten();
+                    // Nobody listens any more: nothing to do.
+                    let _ = sender.send(all.map(|s| s.info(&self.shared)).collect());
+                }
+                Command::Drain(deadline) => {
+                    self.draining = Some(deadline);
+                    for slot in self.slots() {
+                        self.close(slot, Ending::Drained, deadline, now);
+                    }
+                }
+                Command::Stop => self.stopping = true,
+            }
+        }
+    }
+
+    fn slots(&self) -> Vec<u32> {
+        self.sessions.iter().flatten().map(|s| s.slot()).collect()
+    }
+
+    /// Reads the kernel's notifications; each goes to the engine of its slot.
+    fn hear(&mut self, now: u64) {
+        while let Some(event) = self.events.as_mut().and_then(Events::next) {
+            let engine = slot_of(event.direction) as usize % self.mailboxes.len();
+            if engine == self.at {
+                self.given(event.direction, event.generation, now);
+            } else {
+                self.mailboxes[engine].put(Command::Given(event.direction, event.generation));
+            }
+        }
+    }
+
+    fn given(&mut self, direction: u32, generation: u64, now: u64) {
+        let shared = Arc::clone(&self.shared);
+        let record = shared.table.records().get(direction as usize);
+        // An older generation speaks of a session that is gone.
+        if record.is_some_and(|r| r.generation.load(Ordering::SeqCst) == generation) {
+            let slot = slot_of(direction);
+            let side = (direction & 1) as usize;
+            if let Some(session) = self.session(slot) {
+                session.take(side, &shared);
+                self.run_lanes(slot, [side == CLIENT, side == UPSTREAM], now, false);
+            }
+        }
+    }
+
+    fn adopt(&mut self, place: Reservation, handover: Handover, now: u64) {
+        let session = Session::begin(&self.shared, place, handover);
+        let slot = session.slot();
+        for side in [CLIENT, UPSTREAM] {
+            let token = EventData::new_u64(u64::from(slot) << 1 | side as u64);
+            // Only hang-ups for now; `rewatch` sets what the lanes want.
+            let events = EventFlags::ET | EventFlags::RDHUP;
+            if let Err(error) = epoll::add(&self.epoll, session.socket(side), token, events) {
+                session.end(&self.shared, Cause::Failed(error.into()));
+                return;
+            }
+        }
+        let at = self.place_of(slot);
+        if at >= self.sessions.len() {
+            self.sessions.resize_with(at + 1, || None);
+        }
+        if self.count == 0 {
+            self.next_sweep = Instant::now() + SWEEP;
+        }
+        self.count += 1;
+        self.sessions[at] = Some(Box::new(session));
+        match self.draining {
+            Some(deadline) => self.close(slot, Ending::Drained, deadline, now),
+            None => self.run_lanes(slot, [true; 2], now, false),
+        }
+    }
+
+    /// Something happened on a socket.
+    fn touch(&mut self, slot: u32, side: usize, flags: EventFlags, now: u64) {
+        let shared = Arc::clone(&self.shared);
+        let Some(session) = self.session(slot) else { return };
+        if flags.contains(EventFlags::ERR)
+            && let Some(error) = session.socket_error(side)
+        {
+            return self.end(slot, Cause::Broke { side, error });
+        }
+        let hung_up = flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
+        if hung_up {
+            session.take(side, &shared);
+        }
+        let readable = hung_up || flags.contains(EventFlags::IN);
+        let writable = flags.contains(EventFlags::OUT) && session.want(1 - side) == Want::Writable;
+        let mut lanes = [false; 2];
+        lanes[side] = readable;
+        lanes[1 - side] = writable;
+        self.run_lanes(slot, lanes, now, !hung_up);
+    }
+
+    fn run_lanes(&mut self, slot: u32, lanes: [bool; 2], now: u64, rest: bool) {
+        let shared = Arc::clone(&self.shared);
+        let at = self.place_of(slot);
+        for side in [CLIENT, UPSTREAM] {
+            let Some(session) = self.sessions.get_mut(at).and_then(Option::as_deref_mut) else {
+                return;
+            };
+            if !lanes[side] {
+                continue;
+            }
+            match session.run_lane(side, &shared, &mut self.buf, now, rest) {
+                Progress::Runs => {}
+                Progress::Finished => return self.end(slot, Cause::Finished),
+                Progress::Broken { side, error } => {
+                    return self.end(slot, Cause::Broke { side, error });
+                }
+            }
+            let queue = match session.want(side) {
+                Want::Turn => TURN,
+                Want::Moment => LATER,
+                _ => continue,
+            };
+            if !std::mem::replace(&mut session.queued[queue], true) {
+                self.queues[queue].push_back(slot);
+            }
+        }
+        self.rewatch(slot);
+    }
+
+    fn rewatch(&mut self, slot: u32) {
+        let at = self.place_of(slot);
+        let Some(session) = self.sessions.get_mut(at).and_then(Option::as_deref_mut) else {
+            return;
+        };
+        for side in [CLIENT, UPSTREAM] {
+            let events = session.wanted_events(side);
+            if session.watched[side] == events {
+                continue;
+            }
+            session.watched[side] = events;
+            let token = EventData::new_u64(u64::from(slot) << 1 | side as u64);
+            if let Err(error) = epoll::modify(&self.epoll, session.socket(side), token, events) {
+                return self.end(slot, Cause::Failed(error.into()));
+            }
+        }
+    }
+
+    fn run_queue(&mut self, queue: usize, now: u64) {
+        for _ in 0..self.queues[queue].len() {
+            let Some(slot) = self.queues[queue].pop_front() else { return };
+            let Some(session) = self.session(slot) else { continue };
+            session.queued[queue] = false;
+            let wanted = if queue == TURN { Want::Turn } else { Want::Moment };
+            let lanes = [session.want(CLIENT) == wanted, session.want(UPSTREAM) == wanted];
+            self.run_lanes(slot, lanes, now, false);
+        }
+    }
+
+    fn close(&mut self, slot: u32, why: Ending, deadline: Instant, now: u64) {
+        let shared = Arc::clone(&self.shared);
+        if let Some(session) = self.session(slot) {
+            session.close(&shared, why, deadline);
+            let due = session.deadline().unwrap_or(deadline);
+            self.next_sweep = self.next_sweep.min(due);
+            self.run_lanes(slot, [true; 2], now, false);
+        }
+    }
+
+    fn end(&mut self, slot: u32, cause: Cause) {
+        let at = self.place_of(slot);
+        if let Some(session) = self.sessions.get_mut(at).and_then(Option::take) {
+            self.count -= 1;
+            session.end(&self.shared, cause);
+        }
+    }
+
+    /// Time limits, and directions that BPF gave back when its ring buffer was full.
+    fn sweep(&mut self, now: u64) {
+        let shared = Arc::clone(&self.shared);
+        let clock = Instant::now();
+        self.next_sweep = clock + SWEEP;
+        let idle_limit =
+            shared.options.idle.map(|d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
+        for slot in self.slots() {
+            let Some(session) = self.session(slot) else { continue };
+            if let Some(deadline) = session.deadline() {
+                if clock >= deadline {
+                    self.end(slot, Cause::Late);
+                } else {
+                    self.next_sweep = self.next_sweep.min(deadline);
+                }
+                continue;
+            }
+            if idle_limit.is_some_and(|limit| session.idle_ns(&shared, now) >= limit) {
+                self.close(slot, Ending::Idle, clock + shared.options.drain, now);
+                continue;
+            }
+            let forgotten = session.forgotten(&shared);
+            if forgotten.contains(&true) {
+                shared.healed.fetch_add(1, Ordering::Relaxed);
+                for side in [CLIENT, UPSTREAM] {
+                    if forgotten[side] {
+                        session.take(side, &shared);
+                    }
+                }
+                self.run_lanes(slot, forgotten, now, false);
+            }
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! One direction of a session as user space drives it: a state machine over
+//! four system calls and the shared record, without descriptors, clock or
+//! threads. The relay and the kernel path are this same machine; a lane whose
+//! sockets are not in the socket map simply never offers itself to the kernel.
+//!
+//! `tests/src/model` holds this machine, the verdict program and the kernel's
+//! worker against each other, exhaustively.
+
+use std::{
+    io,
+    sync::atomic::{Ordering, fence},
+};
+
+use wsproxy_common::Owner;
+
+use crate::sys::SharedDirection;
+
+/// What a lane needs of its two sockets. S is the source, T the target.
+pub trait Wire {
+    /// Reads from S without waiting; `Ok(0)` is the end of the stream.
+    fn recv(&mut self, buf: &mut [u8]) -> io::Result<usize>;
+    /// Writes to T without waiting.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// Bytes that T's TCP was ever given; may be too small for a moment, never too large.
+    fn target_count(&mut self) -> io::Result<u64>;
+    /// Sends T a FIN.
+    fn finish_target(&mut self) -> io::Result<()>;
+}
+
+/// Which socket failed, and how.
+#[derive(Debug)]
+pub enum Fault {
+    /// Reading S failed.
+    Source(io::Error),
+    /// Writing T failed.
+    Target(io::Error),
+}
+
+/// What a lane waits for after [`Lane::run`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// S readable, or closed.
+    Readable,
+    /// T writable.
+    Writable,
+    /// To be run again at once: its share of this turn is used up.
+    Turn,
+    /// To be run again in a moment: bytes are on their way inside the kernel.
+    Moment,
+    /// Nothing but S's FIN: the kernel moves the bytes.
+    Hangup,
+    /// Nothing: FIN was sent to T.
+    Nothing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// User space owns the direction and nothing of it is inside the kernel.
+    Relay,
+    /// The kernel moves the bytes.
+    Kernel,
+    /// Taken from the kernel; bytes it redirected may still be on their way to T.
+    Taking,
+    /// T got its FIN because we are closing; what S still sends is thrown away.
+    Discarding,
+    /// T got its FIN, S is at its end.
+    Ended,
+}
+
+/// Bytes read from S that T had no room for.
+#[derive(Debug, Default)]
+struct Residue {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+/// One direction of one session.
+#[derive(Debug)]
+pub struct Lane {
+    state: State,
+    /// The sockets are in the socket map: the verdict program counts and may take over.
+    attached: bool,
+    /// Send the FIN as soon as S has nothing more at hand, without waiting for its end.
+    closing: bool,
+    residue: Option<Box<Residue>>,
+}
+
+/// Reads of one turn, so that one busy session does not starve the others.
+const READS_PER_TURN: u32 = 16;
+
+impl Lane {
+    /// A lane that user space owns, with `early` bytes of S already in hand.
+    /// When `attached`, the record's `handed` is T's count, and its `diverted`
+    /// minus `relayed` is the number of early bytes.
+    #[must_use]
+    pub fn new(attached: bool, early: &[u8]) -> Self {
+        let residue =
+            (!early.is_empty()).then(|| Box::new(Residue { bytes: early.to_vec(), written: 0 }));
+        Self { state: State::Relay, attached, closing: false, residue }
+    }
+
+    /// T got its FIN.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        matches!(self.state, State::Ended | State::Discarding)
+    }
+
+    /// T got its FIN and S is at its end.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// The kernel moves the bytes, as far as user space knows.
+    #[must_use]
+    pub fn is_kernel(&self) -> bool {
+        self.state == State::Kernel
+    }
+
+    /// User space wants the direction, or learns that BPF gave it back.
+    /// Harmless in every state.
+    pub fn take(&mut self, record: &SharedDirection) {
+        if self.state == State::Kernel {
+            claim(record);
+            self.state = State::Taking;
+        }
+    }
+
+    /// Ends the direction at the next moment S has nothing at hand.
+    pub fn close(&mut self, record: &SharedDirection) {
+        self.closing = true;
+        self.take(record);
+    }
+
+    /// Moves what can be moved. `rest` says that a short read may be trusted
+    /// to have emptied S (false after S hung up). `now_ns` stamps activity.
+    ///
+    /// # Errors
+    /// [`Fault`]: the session cannot go on.
+    pub fn run(
+        &mut self,
+        wire: &mut impl Wire,
+        record: &SharedDirection,
+        buf: &mut [u8],
+        now_ns: u64,
+        rest: bool,
+    ) -> Result<Want, Fault> {
+        let mut reads = 0;
+        loop {
+            match self.state {
+                State::Ended => return Ok(Want::Nothing),
+                State::Kernel => return Ok(Want::Hangup),
+                State::Taking => {
+                    let count = wire.target_count().map_err(Fault::Target)?;
+                    // Signed distance: the counters wrap together.
+                    let missing = record.handed.load(Ordering::SeqCst).wrapping_sub(count);
+                    if (missing as i64) > 0 {
+                        return Ok(Want::Moment);
+                    }
+                    self.state = State::Relay;
+                }
+                State::Discarding => match wire.recv(buf) {
+                    Ok(0) => self.state = State::Ended,
+                    Ok(_) if reads >= READS_PER_TURN => return Ok(Want::Turn),
+                    Ok(_) => reads += 1,
+                    Err(e) if is_wait(&e) => return Ok(Want::Readable),
+                    Err(e) => return Err(Fault::Source(e)),
+                },
+                State::Relay => {
+                    if !self.flush(wire, record, now_ns)? {
+                        return Ok(Want::Writable);
+                    }
+                    if reads >= READS_PER_TURN {
+                        return Ok(Want::Turn);
+                    }
+                    reads += 1;
+                    match wire.recv(buf) {
+                        Ok(0) if self.unread(record) => return Ok(Want::Moment),
+                        Ok(0) => {
+                            self.finish(wire)?;
+                            self.state = State::Ended;
+                        }
+                        Ok(n) => {
+                            self.forward(wire, record, &buf[..n], now_ns)?;
+                            // Without the socket map a short read of a stream means "empty"
+                            // (epoll(7)), and the next byte is a new edge.
+                            let trusted = rest && !self.attached && !self.closing;
+                            if trusted && n < buf.len() && self.residue.is_none() {
+                                return Ok(Want::Readable);
+                            }
+                        }
+                        Err(e) if is_wait(&e) => {
+                            if let Some(want) = self.idle(wire, record)? {
+                                return Ok(want);
+                            }
+                        }
+                        Err(e) => return Err(Fault::Source(e)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// S has nothing at hand and T has everything: close, offer, or wait.
+    fn idle(
+        &mut self,
+        wire: &mut impl Wire,
+        record: &SharedDirection,
+    ) -> Result<Option<Want>, Fault> {
+        if self.unread(record) {
+            // Diverted, but still in the kernel's line to S's reader.
+            return Ok(Some(Want::Readable));
+        }
+        if self.closing {
+            self.finish(wire)?;
+            self.state = State::Discarding;
+            return Ok(None);
+        }
+        if !self.attached {
+            return Ok(Some(Want::Readable));
+        }
+        self.offer(record);
+        Ok(None)
+    }
+
+    /// Offers the direction to the kernel, which takes it at S's next packet.
+    /// Takes it back when a packet was diverted while we made up our mind.
+    fn offer(&mut self, record: &SharedDirection) {
+        record.owner.store(Owner::Resume as u64, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if self.unread(record) {
+            // The kernel may have taken over in between all the same: the full claim.
+            claim(record);
+            self.state = State::Taking;
+        } else {
+            self.state = State::Kernel;
+        }
+    }
+
+    /// Bytes were diverted that have not been written to T.
+    fn unread(&self, record: &SharedDirection) -> bool {
+        self.attached
+            && record.diverted.load(Ordering::SeqCst) != record.relayed.load(Ordering::Relaxed)
+    }
+
+    fn finish(&mut self, wire: &mut impl Wire) -> Result<(), Fault> {
+        match wire.finish_target() {
+            // T is gone already; the socket's own event says how.
+            Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => Ok(()),
+            other => other.map_err(Fault::Target),
+        }
+    }
+
+    /// Writes the residue; true when nothing is left of it.
+    fn flush(
+        &mut self,
+        wire: &mut impl Wire,
+        record: &SharedDirection,
+        now_ns: u64,
+    ) -> Result<bool, Fault> {
+        let Some(mut residue) = self.residue.take() else {
+            return Ok(true);
+        };
+        residue.written += write(wire, record, &residue.bytes[residue.written..], now_ns)?;
+        if residue.written == residue.bytes.len() {
+            return Ok(true);
+        }
+        self.residue = Some(residue);
+        Ok(false)
+    }
+
+    /// Writes `bytes`, keeping as residue what T has no room for.
+    fn forward(
+        &mut self,
+        wire: &mut impl Wire,
+        record: &SharedDirection,
+        bytes: &[u8],
+        now_ns: u64,
+    ) -> Result<(), Fault> {
+        let written = write(wire, record, bytes, now_ns)?;
+        if written < bytes.len() {
+            self.residue = Some(Box::new(Residue { bytes: bytes[written..].to_vec(), written: 0 }));
+        }
+        Ok(())
+    }
+}
+
+/// Makes user space the owner, for the verdict program too. What it redirected
+/// before it saw this is in `handed` by then.
+fn claim(record: &SharedDirection) {
+    record.owner.store(Owner::Relay as u64, Ordering::SeqCst);
+    fence(Ordering::SeqCst);
+}
+
+/// Writes to T until all is written or T is full. `handed` counts the bytes
+/// before they go, as BPF does, and is corrected after a short write.
+fn write(
+    wire: &mut impl Wire,
+    record: &SharedDirection,
+    bytes: &[u8],
+    now_ns: u64,
+) -> Result<usize, Fault> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let want = (bytes.len() - done) as u64;
+        record.handed.fetch_add(want, Ordering::SeqCst);
+        let sent = wire.send(&bytes[done..]);
+        let short = want - sent.as_ref().map_or(0, |n| *n as u64);
+        if short > 0 {
+            record.handed.fetch_sub(short, Ordering::SeqCst);
+        }
+        match sent {
+            Ok(0) => return Err(Fault::Target(io::ErrorKind::WriteZero.into())),
+            Ok(n) => {
+                done += n;
+                record.relayed.fetch_add(n as u64, Ordering::SeqCst);
+                record.relay_bytes.fetch_add(n as u64, Ordering::Relaxed);
+                record.last_activity_ns.store(now_ns, Ordering::Relaxed);
+            }
+            Err(e) if is_wait(&e) => break,
+            Err(e) => return Err(Fault::Target(e)),
+        }
+    }
+    Ok(done)
+}
+
+fn is_wait(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}

@@ -1,0 +1,439 @@
+//! The datapaths: what carries the bytes of a session once its handshake is
+//! over. The rest of the program knows four things of it: take over a pair of
+//! sockets, say how it ended, counters, and stop. Nothing above this seam
+//! knows how bytes travel.
+
+pub mod bpf;
+mod engine;
+pub mod lane;
+mod session;
+mod slots;
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+pub use engine::SessionInfo;
+pub use slots::Reservation;
+
+use crate::sys::DirectionTable;
+use bpf::Kernel;
+use engine::EngineHandle;
+use slots::SlotPool;
+
+/// Which way the operator wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The kernel where the checks pass, the relay elsewhere.
+    Auto,
+    /// The kernel, or no start.
+    Sockmap,
+    /// User space; loads nothing, needs no privilege.
+    Relay,
+}
+
+/// What carries a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Path {
+    /// Its sockets are in the socket map.
+    Sockmap,
+    /// User space copies.
+    Relay,
+}
+
+impl Path {
+    /// Label for metrics and logs.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Sockmap => "sockmap",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+/// Limits and sizes of a datapath.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which way.
+    pub mode: Mode,
+    /// Sessions at the same time.
+    pub max_sessions: u32,
+    /// Threads that own sessions.
+    pub workers: u32,
+    /// Bytes of one read, and the most that one direction may hold in user space.
+    pub relay_buffer: usize,
+    /// A session in which nothing moves for this long is closed; `None`: never.
+    pub idle: Option<Duration>,
+    /// How long an orderly close may take before it becomes a reset.
+    pub drain: Duration,
+}
+
+/// The client's side of a session: an established, non-blocking TCP socket.
+#[derive(Debug)]
+pub struct ClientSocket(pub OwnedFd);
+
+/// The upstream's side of a session: an established, non-blocking TCP socket.
+#[derive(Debug)]
+pub struct UpstreamSocket(pub OwnedFd);
+
+/// What the log line of a session says besides what the datapath knows.
+#[derive(Clone, Debug)]
+pub struct SessionMeta {
+    /// Number of the session, unique in this process.
+    pub id: u64,
+    /// The client's address.
+    pub client: SocketAddr,
+    /// Our own address towards the upstream.
+    pub local: SocketAddr,
+    /// The upstream server, as configured.
+    pub upstream: Arc<str>,
+    /// The route's name.
+    pub route: Arc<str>,
+}
+
+/// A session whose handshake is over.
+#[derive(Debug)]
+pub struct Handover {
+    /// Towards the client.
+    pub client: ClientSocket,
+    /// Towards the upstream.
+    pub upstream: UpstreamSocket,
+    /// Bytes that came from the client behind its request.
+    pub early_to_upstream: Vec<u8>,
+    /// Bytes that came from the upstream behind its 101.
+    pub early_to_client: Vec<u8>,
+    /// For the log.
+    pub meta: SessionMeta,
+}
+
+/// Who ended a session, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Both streams ended; the client's first.
+    ClientFinished,
+    /// Both streams ended; the upstream's first.
+    UpstreamFinished,
+    /// The client's connection broke (reset, or no answer any more).
+    ClientBroke,
+    /// The upstream's connection broke.
+    UpstreamBroke,
+    /// Nothing moved for `timeouts.idle`.
+    Idle,
+    /// wsproxy is stopping.
+    Drained,
+    /// The socket could not be watched (out of memory or descriptors).
+    Failed,
+}
+
+impl Ending {
+    /// Label for metrics and logs.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::ClientFinished => "client_finished",
+            Self::UpstreamFinished => "upstream_finished",
+            Self::ClientBroke => "client_broke",
+            Self::UpstreamBroke => "upstream_broke",
+            Self::Idle => "idle_timeout",
+            Self::Drained => "drained",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Bytes of one direction by what carried them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Redirected by BPF.
+    pub kernel: u64,
+    /// Copied by user space.
+    pub relay: u64,
+}
+
+impl Carried {
+    /// Both.
+    #[must_use]
+    pub const fn total(self) -> u64 {
+        self.kernel + self.relay
+    }
+}
+
+/// The end of a session.
+#[derive(Clone, Debug)]
+pub struct SessionEnd {
+    /// What was handed over with it.
+    pub meta: SessionMeta,
+    /// What carried it.
+    pub path: Path,
+    /// From the hand-over.
+    pub duration: Duration,
+    /// From client to upstream.
+    pub to_upstream: Carried,
+    /// From upstream to client.
+    pub to_client: Carried,
+    /// Who ended it.
+    pub ending: Ending,
+    /// Ended by a reset, not by FINs.
+    pub reset: bool,
+    /// The system's word for it, where there is one.
+    pub error: Option<String>,
+}
+
+/// Told of what happens, on the datapath's own threads: be quick.
+pub trait Observer: Send + Sync {
+    /// A session is over.
+    fn ended(&self, end: &SessionEnd);
+    /// A session could not take the kernel path and is relayed.
+    fn fell_back(&self, meta: &SessionMeta, reason: &'static str, error: &io::Error);
+}
+
+/// The kernel path was wanted and is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum NoKernelPath {
+    /// The object can't be loaded.
+    #[error(transparent)]
+    Load(#[from] bpf::LoadError),
+    /// The self-test moved bytes wrongly.
+    #[error("the self-test failed: {0}")]
+    SelfTest(String),
+}
+
+impl NoKernelPath {
+    /// Label for metrics.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Load(e) => e.label(),
+            Self::SelfTest(_) => "self_test",
+        }
+    }
+}
+
+/// Why no datapath could be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// `datapath = "sockmap"` and the kernel path is not there.
+    #[error("datapath \"sockmap\" is demanded, but {0}; `wsproxy doctor` says more")]
+    Kernel(#[from] NoKernelPath),
+    /// A thread, a descriptor or memory was refused.
+    #[error("cannot start the datapath: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Bytes moved since the start, running sessions included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// From clients to upstreams.
+    pub to_upstream: Carried,
+    /// From upstreams to clients.
+    pub to_client: Carried,
+}
+
+/// What the engines share.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    // Dropped in this order: the records' mapping before the object.
+    pub(crate) table: DirectionTable,
+    pub(crate) kernel: Option<Kernel>,
+    pub(crate) slots: Arc<SlotPool>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) live: [AtomicI64; 2],
+    pub(crate) started: AtomicU64,
+    /// Directions that the sweep found given back without a notification.
+    pub(crate) healed: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn live(&self, path: Path) -> &AtomicI64 {
+        match path {
+            Path::Sockmap => &self.live[0],
+            Path::Relay => &self.live[1],
+        }
+    }
+}
+
+/// A running datapath. Dropping it resets what is left of its sessions and
+/// takes everything out of the kernel.
+pub struct Datapath {
+    shared: Arc<Shared>,
+    engines: Vec<EngineHandle>,
+    fallback: Option<NoKernelPath>,
+}
+
+impl fmt::Debug for Datapath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Datapath").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+/// Slots beyond the session limit, for those that wait to be used again.
+const SPARE_SLOTS: u32 = 64;
+
+impl Datapath {
+    /// Starts the engines, with the kernel behind them where `options.mode`
+    /// wants it and the self-test passes.
+    ///
+    /// # Errors
+    /// See [`StartError`]; with [`Mode::Auto`] a missing kernel path is no
+    /// error but [`Self::fallback`].
+    pub fn start(options: Options, observer: Arc<dyn Observer>) -> Result<Self, StartError> {
+        let spare = (options.max_sessions / 4).max(SPARE_SLOTS);
+        let slots = options.max_sessions.saturating_add(spare);
+        let (kernel, table, events, fallback) = match options.mode {
+            Mode::Relay => (None, None, None, None),
+            Mode::Auto | Mode::Sockmap => match open_kernel(slots) {
+                Ok(loaded) => (Some(loaded.kernel), Some(loaded.table), Some(loaded.events), None),
+                Err(missing) if options.mode == Mode::Sockmap => return Err(missing.into()),
+                Err(missing) => (None, None, None, Some(missing)),
+            },
+        };
+        let table = match table {
+            Some(table) => table,
+            None => DirectionTable::map(None, slots as usize * 2)?,
+        };
+        let workers = options.workers.max(1);
+        let shared = Arc::new(Shared {
+            slots: SlotPool::start(slots, options.max_sessions, kernel.is_some())?,
+            options,
+            table,
+            kernel,
+            observer,
+            live: Default::default(),
+            started: AtomicU64::new(0),
+            healed: AtomicU64::new(0),
+        });
+        let engines = engine::start(&shared, workers, events)?;
+        Ok(Self { shared, engines, fallback })
+    }
+
+    /// Why the kernel path is off although it was wanted.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&NoKernelPath> {
+        self.fallback.as_ref()
+    }
+
+    /// What a new session would be carried by.
+    #[must_use]
+    pub fn path(&self) -> Path {
+        if self.shared.kernel.is_some() { Path::Sockmap } else { Path::Relay }
+    }
+
+    /// Sets a place aside for a session; `None` at the limit.
+    #[must_use]
+    pub fn reserve(&self) -> Option<Reservation> {
+        SlotPool::reserve(&self.shared.slots)
+    }
+
+    /// Takes over a session. From here on its end is the observer's to hear.
+    pub fn take_over(&self, place: Reservation, handover: Handover) {
+        self.shared.started.fetch_add(1, Ordering::Relaxed);
+        let engine = place.slot() as usize % self.engines.len();
+        self.engines[engine].adopt(place, handover);
+    }
+
+    /// Sessions now on `path`.
+    #[must_use]
+    pub fn live(&self, path: Path) -> i64 {
+        self.shared.live(path).load(Ordering::Relaxed)
+    }
+
+    /// Sessions taken over since the start.
+    #[must_use]
+    pub fn started(&self) -> u64 {
+        self.shared.started.load(Ordering::Relaxed)
+    }
+
+    /// Bytes moved since the start; reads shared memory, asks nobody.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for (at, record) in self.shared.table.records().iter().enumerate() {
+            let sum = if at % 2 == 0 { &mut totals.to_upstream } else { &mut totals.to_client };
+            sum.kernel += record.kernel_bytes.load(Ordering::Relaxed);
+            sum.relay += record.relay_bytes.load(Ordering::Relaxed);
+        }
+        totals
+    }
+
+    /// How often the verdict program took each exit; empty without BPF.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<(wsproxy_common::Reason, u64)> {
+        self.shared.kernel.as_ref().map(|k| k.reason_counts().to_vec()).unwrap_or_default()
+    }
+
+    /// Directions that the sweep found given back without a notification.
+    #[must_use]
+    pub fn healed(&self) -> u64 {
+        self.shared.healed.load(Ordering::Relaxed)
+    }
+
+    /// Entries in the socket map; 0 without BPF.
+    #[must_use]
+    pub fn map_entries(&self) -> usize {
+        self.shared.kernel.as_ref().map_or(0, Kernel::entries)
+    }
+
+    /// The running sessions, as the engines see them.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        self.engines.iter().flat_map(EngineHandle::sessions).collect()
+    }
+
+    /// The session whose connection to the upstream leaves from `local`.
+    #[must_use]
+    pub fn session_from(&self, local: SocketAddr) -> Option<SessionInfo> {
+        self.sessions().into_iter().find(|s| s.meta.local == local)
+    }
+
+    /// How often the engines woke up since the start, for tests and benchmarks.
+    #[must_use]
+    pub fn wakeups(&self) -> u64 {
+        self.engines.iter().map(EngineHandle::wakeups).sum()
+    }
+
+    /// Ends all sessions: FIN behind the last byte in both directions, a reset
+    /// for what is left at `deadline`. Returns when none is left. Blocks.
+    pub fn drain(&self, deadline: Instant) {
+        for engine in &self.engines {
+            engine.drain(deadline);
+        }
+        let busy = || Path::Sockmap.live_in(&self.shared) + Path::Relay.live_in(&self.shared) > 0;
+        // The engines reset at the deadline; the rest is for them to get there.
+        let give_up = deadline + Duration::from_secs(2);
+        while busy() && Instant::now() < give_up {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Path {
+    fn live_in(self, shared: &Shared) -> i64 {
+        shared.live(self).load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Datapath {
+    fn drop(&mut self) {
+        for engine in &mut self.engines {
+            engine.stop();
+        }
+        self.shared.slots.stop();
+    }
+}
+
+/// Loads the object and lets it prove itself on a few sessions of its own.
+fn open_kernel(slots: u32) -> Result<bpf::Loaded, NoKernelPath> {
+    bpf::selftest::run().map_err(|failure| match failure {
+        bpf::selftest::Failure::Load(e) => NoKernelPath::Load(e),
+        bpf::selftest::Failure::Wrong(what) => NoKernelPath::SelfTest(what),
+    })?;
+    Ok(Kernel::load(slots)?)
+}

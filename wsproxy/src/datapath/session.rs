@@ -1,0 +1,377 @@
+//! One session inside its engine: two sockets, two lanes, and how it ends.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Instant,
+};
+
+use rustix::{
+    event::epoll::EventFlags,
+    net::{RecvFlags, SendFlags, Shutdown, sockopt},
+};
+
+use super::{
+    Carried, Ending, Handover, Path, Reservation, SessionEnd, SessionMeta, Shared,
+    lane::{Fault, Lane, Want, Wire},
+};
+use crate::sys::{self, SharedDirection};
+
+/// Index of a side: of its socket, and of the lane that reads from it.
+pub(super) const CLIENT: usize = 0;
+/// See [`CLIENT`].
+pub(super) const UPSTREAM: usize = 1;
+
+/// A pair of sockets seen along one direction.
+struct Pair<'a> {
+    source: BorrowedFd<'a>,
+    target: BorrowedFd<'a>,
+}
+
+impl Wire for Pair<'_> {
+    fn recv(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let (read, _) = rustix::io::retry_on_intr(|| {
+            rustix::net::recv(self.source, &mut *buf, RecvFlags::DONTWAIT)
+        })?;
+        Ok(read)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        Ok(rustix::io::retry_on_intr(|| rustix::net::send(self.target, bytes, flags))?)
+    }
+
+    fn target_count(&mut self) -> io::Result<u64> {
+        // In this order the sum can only be too small: what is acknowledged in between
+        // is missing from the second number.
+        let acked = sys::tcp_bytes_acked(self.target)?;
+        Ok(acked + u64::from(sys::tcp_unacknowledged(self.target)?))
+    }
+
+    fn finish_target(&mut self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(self.target, Shutdown::Write)?)
+    }
+}
+
+/// A session is to end in an orderly way.
+#[derive(Clone, Copy, Debug)]
+struct Closing {
+    why: Ending,
+    deadline: Instant,
+}
+
+/// What became of a session after it ran.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// It goes on.
+    Runs,
+    /// Both streams are at their end.
+    Finished,
+    /// One side broke.
+    Broken {
+        /// [`CLIENT`] or [`UPSTREAM`].
+        side: usize,
+        /// How.
+        error: io::Error,
+    },
+}
+
+/// One session.
+#[derive(Debug)]
+pub(super) struct Session {
+    sockets: [OwnedFd; 2],
+    lanes: [Lane; 2],
+    wants: [Want; 2],
+    /// What epoll watches on each socket.
+    pub(super) watched: [EventFlags; 2],
+    place: Reservation,
+    meta: SessionMeta,
+    path: Path,
+    started: Instant,
+    /// Totals of the place before this session.
+    before: [Carried; 2],
+    first_finished: Option<usize>,
+    closing: Option<Closing>,
+    /// Lanes that the last sweep found given back without a word.
+    suspects: [bool; 2],
+    /// Waits in the engine's queue of sessions to run again at once / in a moment.
+    pub(super) queued: [bool; 2],
+}
+
+fn carried(record: &SharedDirection) -> Carried {
+    use std::sync::atomic::Ordering::Relaxed;
+    Carried { kernel: record.kernel_bytes.load(Relaxed), relay: record.relay_bytes.load(Relaxed) }
+}
+
+/// The two records of a place.
+pub(super) fn records(shared: &Shared, slot: u32) -> [&SharedDirection; 2] {
+    let at = slot as usize * 2;
+    let all = shared.table.records();
+    [&all[at], &all[at + 1]]
+}
+
+impl Session {
+    /// Takes the sockets over: into the socket map where there is one and it
+    /// takes them, else for the relay.
+    pub(super) fn begin(shared: &Shared, mut place: Reservation, handover: Handover) -> Self {
+        use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+        let Handover { client, upstream, early_to_upstream, early_to_client, meta } = handover;
+        let sockets = [client.0, upstream.0];
+        let records = records(shared, place.slot());
+        for record in records {
+            record.generation.fetch_add(1, SeqCst);
+            record.last_activity_ns.store(now_ns(), Relaxed);
+        }
+        let early = [early_to_upstream.len() as u64, early_to_client.len() as u64];
+        let mut path = Path::Relay;
+        if let Some(kernel) = &shared.kernel {
+            place.mark_used();
+            let [client, upstream] = sockets.each_ref().map(AsFd::as_fd);
+            match kernel.attach(place.slot(), records, client, upstream, early) {
+                Ok(()) => path = Path::Sockmap,
+                Err(error) => shared.observer.fell_back(&meta, refusal_label(&error), &error),
+            }
+        }
+        shared.live(path).fetch_add(1, Relaxed);
+        let attached = path == Path::Sockmap;
+        Self {
+            lanes: [Lane::new(attached, &early_to_upstream), Lane::new(attached, &early_to_client)],
+            wants: [Want::Readable; 2],
+            watched: [EventFlags::empty(); 2],
+            sockets,
+            meta,
+            path,
+            started: Instant::now(),
+            before: records.map(carried),
+            first_finished: None,
+            closing: None,
+            suspects: [false; 2],
+            queued: [false; 2],
+            place,
+        }
+    }
+
+    pub(super) fn slot(&self) -> u32 {
+        self.place.slot()
+    }
+
+    pub(super) fn socket(&self, side: usize) -> BorrowedFd<'_> {
+        self.sockets[side].as_fd()
+    }
+
+    /// Runs the lane that reads from `side` as far as it goes.
+    pub(super) fn run_lane(
+        &mut self,
+        side: usize,
+        shared: &Shared,
+        buf: &mut [u8],
+        now: u64,
+        rest: bool,
+    ) -> Progress {
+        let record = records(shared, self.place.slot())[side];
+        let mut pair =
+            Pair { source: self.sockets[side].as_fd(), target: self.sockets[1 - side].as_fd() };
+        match self.lanes[side].run(&mut pair, record, buf, now, rest) {
+            Ok(want) => self.wants[side] = want,
+            Err(Fault::Source(error)) => return Progress::Broken { side, error },
+            Err(Fault::Target(error)) => return Progress::Broken { side: 1 - side, error },
+        }
+        if self.lanes[side].is_finished() && self.first_finished.is_none() {
+            self.first_finished = Some(side);
+        }
+        if self.lanes.iter().all(Lane::is_ended) { Progress::Finished } else { Progress::Runs }
+    }
+
+    /// What the lane that reads from `side` waits for.
+    pub(super) fn want(&self, side: usize) -> Want {
+        self.wants[side]
+    }
+
+    /// BPF gave the direction back, or S hung up: user space owns it again.
+    pub(super) fn take(&mut self, side: usize, shared: &Shared) {
+        self.lanes[side].take(records(shared, self.place.slot())[side]);
+    }
+
+    /// The error that the socket reports, if any; reading it clears it.
+    pub(super) fn socket_error(&self, side: usize) -> Option<io::Error> {
+        match sockopt::socket_error(&self.sockets[side]) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) | Err(error) => Some(error.into()),
+        }
+    }
+
+    /// What epoll has to watch on `side` now. Edge-triggered throughout: a
+    /// state that lasts (both directions shut) is told once. While the kernel
+    /// owns what is read from a socket, nothing but its hang-up wakes us: its
+    /// packets still "signal" readability, one by one.
+    pub(super) fn wanted_events(&self, side: usize) -> EventFlags {
+        let asleep = |want| matches!(want, Want::Hangup | Want::Nothing);
+        let mut events = EventFlags::ET | EventFlags::RDHUP;
+        if !asleep(self.wants[side]) {
+            events |= EventFlags::IN;
+        }
+        if !asleep(self.wants[1 - side]) {
+            events |= EventFlags::OUT;
+        }
+        events
+    }
+
+    /// Starts an orderly close: FIN behind the last byte at hand, both ways.
+    pub(super) fn close(&mut self, shared: &Shared, why: Ending, deadline: Instant) {
+        let records = records(shared, self.place.slot());
+        for (lane, record) in self.lanes.iter_mut().zip(records) {
+            lane.close(record);
+        }
+        self.closing.get_or_insert(Closing { why, deadline });
+    }
+
+    /// When an orderly close becomes a reset.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.closing.map(|c| c.deadline)
+    }
+
+    /// ns since a byte moved in either direction.
+    pub(super) fn idle_ns(&self, shared: &Shared, now: u64) -> u64 {
+        use std::sync::atomic::Ordering::Relaxed;
+        let [a, b] = records(shared, self.place.slot()).map(|r| r.last_activity_ns.load(Relaxed));
+        now.saturating_sub(a.max(b))
+    }
+
+    /// Directions that BPF gave back without user space hearing of it (its
+    /// ring buffer was full), found at two sweeps in a row: a notification
+    /// that is merely late is not one.
+    pub(super) fn forgotten(&mut self, shared: &Shared) -> [bool; 2] {
+        use std::sync::atomic::Ordering::Relaxed;
+        let records = records(shared, self.place.slot());
+        std::array::from_fn(|side| {
+            let given_back = self.lanes[side].is_kernel()
+                && records[side].owner.load(Relaxed) == wsproxy_common::Owner::Relay as u64;
+            let again = given_back && self.suspects[side];
+            self.suspects[side] = given_back && !again;
+            again
+        })
+    }
+
+    fn moved(&self, shared: &Shared) -> [Carried; 2] {
+        let now = records(shared, self.place.slot()).map(carried);
+        std::array::from_fn(|side| Carried {
+            kernel: now[side].kernel - self.before[side].kernel,
+            relay: now[side].relay - self.before[side].relay,
+        })
+    }
+
+    /// How the engine shows it.
+    pub(super) fn info(&self, shared: &Shared) -> super::SessionInfo {
+        let [to_upstream, to_client] = self.moved(shared);
+        super::SessionInfo {
+            meta: self.meta.clone(),
+            path: self.path,
+            age: self.started.elapsed(),
+            to_upstream,
+            to_client,
+            in_kernel: self.lanes.each_ref().map(Lane::is_kernel),
+        }
+    }
+
+    /// Ends the session: out of the maps, sockets closed or reset, told.
+    pub(super) fn end(self, shared: &Shared, cause: Cause) {
+        if self.path == Path::Sockmap
+            && let Some(kernel) = &shared.kernel
+        {
+            kernel.detach(self.place.slot(), self.socket(CLIENT), self.socket(UPSTREAM));
+        }
+        let reset = match &cause {
+            Cause::Finished => [false; 2],
+            Cause::Late | Cause::Failed(_) => [true; 2],
+            // The other side is reset too, unless it has already been sent all of the broken
+            // side's bytes and its FIN: those must still arrive, and the kernel answers
+            // what the other side sends from now on with a reset.
+            Cause::Broke { side, .. } => {
+                let mut reset = [true; 2];
+                reset[1 - side] = !self.lanes[*side].is_finished();
+                reset
+            }
+        };
+        for (socket, reset) in self.sockets.iter().zip(reset) {
+            if reset {
+                // Linger 0: close sends RST and drops what is queued.
+                let _ = sockopt::set_socket_linger(socket, Some(std::time::Duration::ZERO));
+            }
+        }
+        let [to_upstream, to_client] = self.moved(shared);
+        let end = SessionEnd {
+            path: self.path,
+            duration: self.started.elapsed(),
+            to_upstream,
+            to_client,
+            ending: self.ending(&cause),
+            reset: reset.contains(&true),
+            error: cause.error(),
+            meta: self.meta,
+        };
+        let live = shared.live(self.path);
+        // Sockets first, then the place, then the news: who hears of the end finds nothing left.
+        drop(self.sockets);
+        drop(self.place);
+        live.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        shared.observer.ended(&end);
+    }
+
+    fn ending(&self, cause: &Cause) -> Ending {
+        match (cause, self.closing) {
+            (Cause::Failed(_), _) => Ending::Failed,
+            (_, Some(closing)) => closing.why,
+            (Cause::Broke { side: CLIENT, .. }, None) => Ending::ClientBroke,
+            (Cause::Broke { .. }, None) => Ending::UpstreamBroke,
+            (Cause::Finished | Cause::Late, None) => match self.first_finished {
+                Some(UPSTREAM) => Ending::UpstreamFinished,
+                _ => Ending::ClientFinished,
+            },
+        }
+    }
+}
+
+/// Why [`Session::end`] is called.
+#[derive(Debug)]
+pub(super) enum Cause {
+    /// Both streams are at their end.
+    Finished,
+    /// One side broke.
+    Broke {
+        /// [`CLIENT`] or [`UPSTREAM`].
+        side: usize,
+        /// How.
+        error: io::Error,
+    },
+    /// An orderly close took too long.
+    Late,
+    /// The engine can't watch its sockets.
+    Failed(io::Error),
+}
+
+impl Cause {
+    fn error(&self) -> Option<String> {
+        match self {
+            Self::Finished => None,
+            Self::Late => Some("did not close in time".into()),
+            Self::Broke { error, .. } | Self::Failed(error) => Some(error.to_string()),
+        }
+    }
+}
+
+/// `CLOCK_MONOTONIC` as `bpf_ktime_get_coarse_ns` gives it.
+pub(super) fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+/// Label for a socket that the socket map did not take.
+fn refusal_label(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => "socket_not_supported",
+        Some(libc::ENOMEM | libc::E2BIG | libc::ENOSPC) => "map_full",
+        Some(libc::EBUSY) => "socket_busy",
+        Some(libc::EINVAL | libc::ENOTCONN) => "socket_not_established",
+        _ => "insert_failed",
+    }
+}

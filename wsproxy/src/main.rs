@@ -1,0 +1,2 @@
+//! wsproxy.
+fn main() {}

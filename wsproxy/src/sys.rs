@@ -1,0 +1,203 @@
+//! The only module of user space that holds `unsafe`: memory shared with BPF,
+//! and the few system calls that no safe wrapper offers. Everything exported
+//! here is safe to call with any arguments.
+#![allow(unsafe_code)]
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    ptr::NonNull,
+    sync::atomic::AtomicU64,
+};
+
+use wsproxy_common::Direction;
+
+/// [`Direction`] as user space sees it: the same words, accessed atomically,
+/// because BPF programs on other CPUs change them at any time.
+#[derive(Debug)]
+#[repr(C, align(64))]
+#[allow(missing_docs, reason = "documented at wsproxy_common::Direction")]
+pub struct SharedDirection {
+    pub handed: AtomicU64,
+    pub owner: AtomicU64,
+    pub diverted: AtomicU64,
+    pub kernel_bytes: AtomicU64,
+    pub kernel_skbs: AtomicU64,
+    pub last_activity_ns: AtomicU64,
+    reserved_bpf: [AtomicU64; 2],
+    pub relayed: AtomicU64,
+    pub relay_bytes: AtomicU64,
+    pub generation: AtomicU64,
+    reserved_user: [AtomicU64; 5],
+}
+
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<SharedDirection>() == size_of::<Direction>());
+    assert!(offset_of!(SharedDirection, handed) == offset_of!(Direction, handed));
+    assert!(offset_of!(SharedDirection, owner) == offset_of!(Direction, owner));
+    assert!(offset_of!(SharedDirection, diverted) == offset_of!(Direction, diverted));
+    assert!(offset_of!(SharedDirection, kernel_bytes) == offset_of!(Direction, kernel_bytes));
+    assert!(offset_of!(SharedDirection, kernel_skbs) == offset_of!(Direction, kernel_skbs));
+    assert!(
+        offset_of!(SharedDirection, last_activity_ns) == offset_of!(Direction, last_activity_ns)
+    );
+    assert!(offset_of!(SharedDirection, relayed) == offset_of!(Direction, relayed));
+    assert!(offset_of!(SharedDirection, relay_bytes) == offset_of!(Direction, relay_bytes));
+    assert!(offset_of!(SharedDirection, generation) == offset_of!(Direction, generation));
+};
+
+/// The array of direction records: a mapping of the BPF map, or private memory
+/// where there is no BPF. All zero at the start.
+#[derive(Debug)]
+pub struct DirectionTable {
+    start: NonNull<SharedDirection>,
+    directions: usize,
+}
+
+// SAFETY: the mapping is owned, lives as long as the value, and is only ever
+// read and written through atomics.
+unsafe impl Send for DirectionTable {}
+// SAFETY: as above.
+unsafe impl Sync for DirectionTable {}
+
+impl DirectionTable {
+    /// Maps the records of `directions` directions; `map` is the mmapable
+    /// ARRAY of the BPF object, or `None` for private memory.
+    ///
+    /// # Errors
+    /// What `mmap(2)` says.
+    pub fn map(map: Option<BorrowedFd<'_>>, directions: usize) -> io::Result<Self> {
+        use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous};
+        let bytes = Self::bytes(directions);
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh mapping at an address the kernel chooses; the kernel refuses a
+        // length over the map's.
+        let start = unsafe {
+            match map {
+                Some(fd) => mmap(std::ptr::null_mut(), bytes, prot, MapFlags::SHARED, fd, 0)?,
+                None => mmap_anonymous(std::ptr::null_mut(), bytes, prot, MapFlags::PRIVATE)?,
+            }
+        };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, directions })
+    }
+
+    fn bytes(directions: usize) -> usize {
+        (directions * size_of::<SharedDirection>()).max(1)
+    }
+
+    /// All records, by index of direction.
+    #[must_use]
+    pub fn records(&self) -> &[SharedDirection] {
+        // SAFETY: the mapping holds this many records, is page aligned, zeroed, valid for
+        // every bit pattern (atomics), and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.directions) }
+    }
+}
+
+impl Drop for DirectionTable {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map` with this length; no reference outlives `self`.
+        let unmapped =
+            unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), Self::bytes(self.directions)) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+/// Offset of `tcpi_bytes_acked` in `struct tcp_info` (`include/uapi/linux/tcp.h`).
+const TCPI_BYTES_ACKED: usize = 120;
+
+/// `TCP_INFO.tcpi_bytes_acked`: bytes of ours that the peer has acknowledged.
+///
+/// # Errors
+/// What `getsockopt(2)` says; `Unsupported` from a kernel before 4.1.
+pub fn tcp_bytes_acked(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut info = [0u8; TCPI_BYTES_ACKED + 8];
+    let mut len = info.len() as libc::socklen_t;
+    // SAFETY: the buffer is writable for `len` bytes; the kernel writes at most that.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if (len as usize) < info.len() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let mut acked = [0u8; 8];
+    acked.copy_from_slice(&info[TCPI_BYTES_ACKED..]);
+    Ok(u64::from_ne_bytes(acked))
+}
+
+/// `SIOCOUTQ`: bytes in the send queue that are not acknowledged yet.
+///
+/// # Errors
+/// What `ioctl(2)` says.
+pub fn tcp_unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ (= SIOCOUTQ) writes one int.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u32::try_from(bytes).unwrap_or(0))
+}
+
+/// `setsockopt(SO_RCVLOWAT, 1)`: makes the kernel run the verdict program over
+/// what is already in the receive queue (`tcp_set_rcvlowat` calls
+/// `tcp_data_ready`).
+///
+/// # Errors
+/// What `setsockopt(2)` says.
+pub fn kick_receive_queue(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let one: libc::c_int = 1;
+    // SAFETY: the option value is one int that outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const one).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Waits until every BPF program that runs now has finished:
+/// `membarrier(MEMBARRIER_CMD_GLOBAL)` is `synchronize_rcu()`
+/// (`kernel/sched/membarrier.c`), and programs run inside RCU read sections.
+/// Takes tens of milliseconds.
+///
+/// # Errors
+/// `EINVAL` on kernels with full dynticks, where the call does not exist.
+pub fn wait_for_running_programs() -> io::Result<()> {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: the call takes no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The cookie of a socket, as `bpf_get_socket_cookie` gives it.
+///
+/// # Errors
+/// What `getsockopt(2)` says.
+pub fn socket_cookie(socket: impl AsFd) -> io::Result<u64> {
+    Ok(rustix::net::sockopt::socket_cookie(socket)?)
+}
+
+// SAFETY: integers only, no padding (five u32), every bit pattern is valid.
+unsafe impl aya::Pod for Offsets {}
+
+/// `wsproxy_common::layout::SocketOffsets`, in a type of this crate, as aya
+/// wants it for writing into the object's `.rodata`.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct Offsets(pub wsproxy_common::layout::SocketOffsets);

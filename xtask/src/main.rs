@@ -1,0 +1,93 @@
+//! The chores of wsproxy, run as `cargo xtask <command>`.
+//!
+//! Nothing here is part of the program. `test` runs every check there is, the
+//! other commands are its steps that are worth running alone.
+
+mod digest;
+mod ebpf;
+mod fuzz;
+mod setup;
+mod shell;
+mod steps;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The chores of wsproxy.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the BPF object that wsproxy embeds, or check the committed one
+    ///
+    /// Writes wsproxy/ebpf-object/wsproxy.bpf.o and, beside it, a STAMP that names the
+    /// toolchain and the sources it came from. Only who changes wsproxy-ebpf or
+    /// wsproxy-common needs this: everybody else builds with the committed object.
+    BuildEbpf {
+        /// Write nothing: rebuild into target/ and compare with the committed object
+        #[arg(long)]
+        check: bool,
+    },
+    /// Install the third-party WebSocket peers of the tests into the build folder
+    ///
+    /// A Python venv from tests/peers/requirements.txt and the packages of
+    /// tests/peers/package-lock.json; does nothing while these are unchanged.
+    Setup {
+        /// Where to put them [default: target/peers]
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Fuzz the parsers: first the committed corpus, then new inputs for a while
+    ///
+    /// Runs on stable Rust, without cargo-fuzz. New inputs stay in target/fuzz; the
+    /// committed corpus is never written to.
+    Fuzz {
+        /// How long to look for new inputs, for each target; 0: the corpus only
+        #[arg(long, value_name = "N", default_value_t = 30)]
+        seconds: u32,
+        /// Only this target [default: each of them]
+        #[arg(value_enum)]
+        target: Option<fuzz::Target>,
+    },
+    /// Run every check there is and print a summary
+    ///
+    /// Goes on after a failure. What this machine cannot run is skipped loudly, and is a
+    /// failure where CI=true. The kernel's datapath needs root.
+    Test {
+        /// Torture for 10 minutes
+        #[arg(long)]
+        long: bool,
+        /// Torture for so long [default: 20, with --long: 600]
+        #[arg(long, value_name = "N")]
+        torture_seconds: Option<u32>,
+    },
+}
+
+fn main() -> ExitCode {
+    if let Some(failure) = ebpf::become_rustc_if_asked() {
+        return failure;
+    }
+    let done = match Cli::parse().command {
+        Command::BuildEbpf { check } => ebpf::main(check),
+        Command::Setup { dir } => setup::main(dir),
+        Command::Fuzz { seconds, target } => fuzz::main(target, seconds),
+        Command::Test { long, torture_seconds } => {
+            test::main(torture_seconds.unwrap_or(if long { 600 } else { 20 }))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

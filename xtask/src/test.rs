@@ -1,0 +1,144 @@
+//! Every check there is, in order.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::steps::{Outcome, Steps, command};
+use crate::{ebpf, fuzz, setup, shell};
+
+/// The crates that are not members of the workspace, each with a lock of its own.
+const SEPARATE_CRATES: [&str; 2] = ["wsproxy-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
+const FUZZ_SECONDS: u32 = 10;
+const NOT_BUILT: &str = "it needs target/release/wsproxy, which could not be built: see above";
+
+/// `cargo xtask test`.
+pub fn main(torture_seconds: u32) -> Result<()> {
+    let mut steps = Steps::new(shell::in_ci());
+    steps.run("format", format);
+    steps.run("clippy", clippy);
+    steps.run("documentation", documentation);
+    steps.run("licences, bans, sources", dependencies);
+    steps.run("BPF object", bpf_object);
+    let built = steps.run("build", || command(cargo(&["build", "--package", "wsproxy"])))
+        == Outcome::Passed;
+    let kernel = steps.run("kernel datapath at hand", || kernel(built)) == Outcome::Passed;
+    steps.run("workspace tests", || workspace_tests(kernel));
+    steps.run("torture", || torture(torture_seconds, kernel));
+    steps.run("third-party peers", || peers(built, kernel));
+    steps.run("fuzz", || fuzz::main(None, FUZZ_SECONDS).map(|()| Outcome::Passed));
+    if !steps.finish() {
+        // The counts stay the last line; the caller prints no error after them.
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+fn format() -> Result<Outcome> {
+    shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
+    for manifest in SEPARATE_CRATES {
+        shell::run(shell::cargo().args(["fmt", "--check", "--manifest-path", manifest]))?;
+    }
+    Ok(Outcome::Passed)
+}
+
+fn clippy() -> Result<Outcome> {
+    let arguments = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-Dwarnings"];
+    command(shell::cargo().args(arguments))
+}
+
+fn documentation() -> Result<Outcome> {
+    let arguments = ["doc", "--workspace", "--no-deps", "--locked"];
+    command(shell::cargo().args(arguments).env("RUSTDOCFLAGS", "-Dwarnings"))
+}
+
+/// Not `advisories`, which needs a database from the network.
+fn dependencies() -> Result<Outcome> {
+    if shell::output(shell::cargo().args(["deny", "--version"])).is_err() {
+        let why = "cargo-deny is not there; install it with `cargo install cargo-deny --locked`";
+        return Ok(Outcome::Skipped(why.into()));
+    }
+    for manifest in ["Cargo.toml"].into_iter().chain(SEPARATE_CRATES) {
+        println!("{manifest}");
+        let mut deny = shell::cargo();
+        deny.args(["deny", "--locked", "--log-level", "error", "--config", "deny.toml"]);
+        deny.args(["--manifest-path", manifest, "check", "licenses", "bans", "sources"]);
+        shell::run(&mut deny).with_context(|| format!("the dependencies of {manifest}"))?;
+    }
+    Ok(Outcome::Passed)
+}
+
+fn bpf_object() -> Result<Outcome> {
+    Ok(match ebpf::check()? {
+        ebpf::Checked::Same => Outcome::Passed,
+        ebpf::Checked::NotCompared(why) => Outcome::Skipped(why),
+    })
+}
+
+/// Whether the tests of the kernel's datapath can run, by what the program itself says.
+fn kernel(built: bool) -> Result<Outcome> {
+    ensure!(built, NOT_BUILT);
+    let user = fs::metadata("/proc/self").context("cannot tell who runs this")?.uid();
+    if user != 0 {
+        let why = "the tests of the kernel's datapath need root: run this as root";
+        return Ok(Outcome::Skipped(why.into()));
+    }
+    match shell::run(Command::new(binary()).arg("doctor")) {
+        Ok(()) => Ok(Outcome::Passed),
+        Err(error) => Ok(Outcome::Skipped(format!(
+            "the tests of the kernel's datapath do not run, since this machine cannot do what \
+             they need: {error:#}"
+        ))),
+    }
+}
+
+fn workspace_tests(kernel: bool) -> Result<Outcome> {
+    let mut cargo = cargo(&["test", "--workspace"]);
+    // In CI a test that lacks its surroundings fails. Here that would be those of the peers,
+    // and a missing kernel: both have steps of their own, which fail in CI.
+    cargo.env_remove("CI");
+    command(with_kernel(cargo, kernel))
+}
+
+fn torture(seconds: u32, kernel: bool) -> Result<Outcome> {
+    let mut cargo = cargo(&["test", "--package", "wsproxy-tests", "--test", "torture"]);
+    cargo.args(["--", "--nocapture"]).env("WSPROXY_TORTURE_SECONDS", seconds.to_string());
+    command(with_kernel(cargo, kernel))
+}
+
+fn peers(built: bool, kernel: bool) -> Result<Outcome> {
+    ensure!(built, NOT_BUILT);
+    let folder = setup::default_folder();
+    let missing = setup::peers(&folder)?;
+    if !missing.is_empty() {
+        let list: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        return Ok(Outcome::Skipped(list.join("\n")));
+    }
+    let mut cargo = cargo(&["test", "--package", "wsproxy-tests", "--test", "peers"]);
+    cargo.env("WSPROXY_PEERS", folder).env("WSPROXY_BIN", binary());
+    command(with_kernel(cargo, kernel))
+}
+
+/// A cargo command on the locked release build.
+fn cargo(arguments: &[&str]) -> Command {
+    let mut cargo = shell::cargo();
+    cargo.args(arguments).args(["--release", "--locked"]);
+    cargo
+}
+
+/// Tells the tests that what they need of the kernel is there, and a skip is a failure.
+fn with_kernel(mut command: Command, kernel: bool) -> Command {
+    if kernel {
+        command.env("WSPROXY_KERNEL", "1");
+    } else {
+        command.env_remove("WSPROXY_KERNEL");
+    }
+    command
+}
+
+fn binary() -> PathBuf {
+    shell::root().join("target/release/wsproxy")
+}
