@@ -134,6 +134,17 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::ClientFinished,
+        Self::UpstreamFinished,
+        Self::ClientBroke,
+        Self::UpstreamBroke,
+        Self::Idle,
+        Self::Drained,
+        Self::Failed,
+    ];
+
     /// Label for metrics and logs.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -405,18 +416,12 @@ impl Datapath {
         for engine in &self.engines {
             engine.drain(deadline);
         }
-        let busy = || Path::Sockmap.live_in(&self.shared) + Path::Relay.live_in(&self.shared) > 0;
+        let busy = || self.live(Path::Sockmap) + self.live(Path::Relay) > 0;
         // The engines reset at the deadline; the rest is for them to get there.
         let give_up = deadline + Duration::from_secs(2);
         while busy() && Instant::now() < give_up {
             std::thread::sleep(Duration::from_millis(2));
         }
-    }
-}
-
-impl Path {
-    fn live_in(self, shared: &Shared) -> i64 {
-        shared.live(self).load(Ordering::Relaxed)
     }
 }
 

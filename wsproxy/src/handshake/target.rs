@@ -1,0 +1,98 @@
+//! The request target and the host (RFC 9112 section 3.2, RFC 3986 section 3.2).
+
+use std::net::Ipv6Addr;
+
+/// Why a request target is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TargetFault {
+    /// Neither origin-form nor absolute-form with the scheme http or ws.
+    Form,
+    /// Contains a `#`: a fragment is never sent (RFC 9112 section 3.2, RFC 6455
+    /// section 3).
+    Fragment,
+    /// absolute-form with an authority that is not what `Host` says.
+    Authority,
+}
+
+impl TargetFault {
+    pub(super) fn explain(self) -> &'static str {
+        match self {
+            Self::Form => "it must be a path that starts with \"/\", or an http: or ws: URL",
+            Self::Fragment => "it must not contain a fragment (\"#\")",
+            Self::Authority => "its host is not the one in the Host header",
+        }
+    }
+}
+
+/// The origin form of a request target. Dot segments stay as they are: what
+/// they mean is for the upstream server to say.
+pub(super) fn origin_form(target: &str, host: &str) -> Result<String, TargetFault> {
+    if target.contains('#') {
+        return Err(TargetFault::Fragment);
+    }
+    if target.starts_with('/') {
+        return Ok(target.to_owned());
+    }
+    let (scheme, rest) = target.split_once("://").ok_or(TargetFault::Form)?;
+    if !["http", "ws"].iter().any(|known| known.eq_ignore_ascii_case(scheme)) {
+        return Err(TargetFault::Form);
+    }
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    // RFC 9112 section 3.2.2 would have the authority replace Host. Where the
+    // two differ somebody in between may have routed by the other one.
+    if !authority.eq_ignore_ascii_case(host) {
+        return Err(TargetFault::Authority);
+    }
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    Ok(format!("{slash}{path}"))
+}
+
+/// A `Host` value if it is well formed: `uri-host [ ":" port ]` (RFC 9110
+/// section 7.2).
+pub(super) fn host(value: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (name, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, after) = rest.split_once(']')?;
+            address.parse::<Ipv6Addr>().ok()?;
+            (address, after)
+        }
+        None => {
+            let (name, after) = text.split_at(text.find(':').unwrap_or(text.len()));
+            if !is_reg_name(name.as_bytes()) {
+                return None;
+            }
+            (name, after)
+        }
+    };
+    // RFC 9110 section 4.2.1: an http URI with an empty host is invalid.
+    (!name.is_empty() && is_port(port)).then_some(text)
+}
+
+/// `*( unreserved / pct-encoded / sub-delims )` of RFC 3986 section 3.2.2,
+/// without the comma, which would look like two joined Host lines.
+fn is_reg_name(name: &[u8]) -> bool {
+    let mut rest = name;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = match (byte, after) {
+            (b'%', [high, low, tail @ ..])
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                tail
+            }
+            _ if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(&byte) => after,
+            _ => return false,
+        };
+    }
+    true
+}
+
+/// Nothing, or a colon and a port number; RFC 3986 section 3.2.3 allows the
+/// number to be missing.
+fn is_port(text: &str) -> bool {
+    let Some(digits) = text.strip_prefix(':') else {
+        return text.is_empty();
+    };
+    let all_digits = digits.bytes().all(|b| b.is_ascii_digit());
+    digits.is_empty() || (all_digits && digits.parse::<u16>().is_ok())
+}

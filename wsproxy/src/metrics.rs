@@ -1,0 +1,263 @@
+//! Counters for Prometheus. `docs/METRICS.md` has the table; a test keeps it complete.
+
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::datapath::{Datapath, Ending, Path, SessionEnd};
+
+/// Content type of [`Metrics::text`] (Prometheus text format 0.0.4).
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Seconds; a handshake over loopback takes well under a millisecond, one
+/// around the world a second.
+const HANDSHAKE_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// All metrics of a process.
+pub struct Metrics {
+    registry: Registry,
+    /// Handshakes that did not open a tunnel, by reason.
+    pub handshake_failures: IntCounterVec,
+    /// From accept to the 101, in seconds.
+    pub handshake_seconds: Histogram,
+    /// Sessions that did not take the kernel path although it was wanted.
+    pub datapath_fallback: IntCounterVec,
+    /// Ended sessions, by how.
+    pub session_ends: IntCounterVec,
+    /// Connections accepted.
+    pub accepted: IntCounter,
+    /// `accept` failures by kind.
+    pub accept_errors: IntCounterVec,
+    /// Failed connections to upstream servers, by server.
+    pub upstream_failures: IntCounterVec,
+    live: Live,
+}
+
+/// What is read from the datapath when somebody asks.
+struct Live {
+    datapath: RwLock<Option<Arc<Datapath>>>,
+    sessions: IntGaugeVec,
+    started: IntCounter,
+    bytes: IntCounterVec,
+    diversions: IntCounterVec,
+    verdicts: IntCounterVec,
+    healed: IntCounter,
+    wakeups: IntCounter,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// Metrics are registered once, with constant names: this can't fail at run time.
+fn registered<M: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<M>,
+) -> prometheus::Result<M> {
+    let metric = metric?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+impl Metrics {
+    /// All metrics, at zero.
+    ///
+    /// # Errors
+    /// A metric's name or labels are invalid: a mistake in this file.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let r = &registry;
+        let counter = |name: &str, help: &str| registered(r, IntCounter::new(name, help));
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            registered(r, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let metrics = Self {
+            handshake_failures: counters(
+                "wsproxy_handshake_failures_total",
+                "Handshakes that did not open a tunnel.",
+                &["reason"],
+            )?,
+            handshake_seconds: registered(
+                r,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "wsproxy_handshake_seconds",
+                        "From the first byte of a request to its 101.",
+                    )
+                    .buckets(HANDSHAKE_BUCKETS.to_vec()),
+                ),
+            )?,
+            datapath_fallback: counters(
+                "wsproxy_datapath_fallback_total",
+                "Times the kernel path was wanted and the relay taken instead.",
+                &["reason"],
+            )?,
+            session_ends: counters(
+                "wsproxy_session_ends_total",
+                "Ended sessions, by who ended them.",
+                &["ending"],
+            )?,
+            accepted: counter("wsproxy_accepted_total", "Connections accepted.")?,
+            accept_errors: counters(
+                "wsproxy_accept_errors_total",
+                "Failed accepts; the listener pauses and goes on.",
+                &["reason"],
+            )?,
+            upstream_failures: counters(
+                "wsproxy_upstream_failures_total",
+                "Failed connections to an upstream server.",
+                &["upstream"],
+            )?,
+            live: Live {
+                datapath: RwLock::default(),
+                sessions: registered(
+                    r,
+                    IntGaugeVec::new(
+                        Opts::new("wsproxy_sessions", "Sessions running now."),
+                        &["datapath"],
+                    ),
+                )?,
+                started: counter("wsproxy_sessions_total", "Sessions begun.")?,
+                bytes: counters(
+                    "wsproxy_session_bytes_total",
+                    "Bytes moved, running sessions included, by what carried them.",
+                    &["direction", "datapath"],
+                )?,
+                diversions: counters(
+                    "wsproxy_diversions_total",
+                    "Times a direction was taken from the kernel and given to user space.",
+                    &["reason"],
+                )?,
+                verdicts: counters(
+                    "wsproxy_kernel_verdicts_total",
+                    "What the BPF program did with the packets it saw.",
+                    &["verdict"],
+                )?,
+                healed: counter(
+                    "wsproxy_lost_notifications_total",
+                    "Directions found diverted without a notification.",
+                )?,
+                wakeups: counter(
+                    "wsproxy_engine_wakeups_total",
+                    "Times a thread that owns sessions woke up.",
+                )?,
+            },
+            registry,
+        };
+        for ending in Ending::ALL {
+            metrics.session_ends.with_label_values(&[ending.label()]);
+        }
+        Ok(metrics)
+    }
+
+    /// From now on the datapath's own counters are shown too.
+    pub fn watch(&self, datapath: &Arc<Datapath>) {
+        *self.live.datapath.write().unwrap_or_else(PoisonError::into_inner) =
+            Some(Arc::clone(datapath));
+    }
+
+    /// Lets go of the datapath, so that it can be dropped.
+    pub fn unwatch(&self) {
+        *self.live.datapath.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Counts the end of a session.
+    pub fn session_ended(&self, end: &SessionEnd) {
+        self.session_ends.with_label_values(&[end.ending.label()]).inc();
+    }
+
+    /// Everything in the Prometheus text format.
+    ///
+    /// # Errors
+    /// A metric can't be rendered.
+    pub fn text(&self) -> prometheus::Result<Vec<u8>> {
+        let datapath =
+            self.live.datapath.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(datapath) = datapath {
+            self.live.read(&datapath);
+        }
+        let mut out = Vec::with_capacity(8 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(out)
+    }
+}
+
+/// Brings a counter up to a total that is kept elsewhere and only grows.
+fn raise(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
+}
+
+impl Live {
+    fn read(&self, datapath: &Datapath) {
+        use wsproxy_common::Reason;
+        for path in [Path::Sockmap, Path::Relay] {
+            self.sessions.with_label_values(&[path.label()]).set(datapath.live(path));
+        }
+        raise(&self.started, datapath.started());
+        raise(&self.healed, datapath.healed());
+        raise(&self.wakeups, datapath.wakeups());
+        let totals = datapath.totals();
+        for (direction, carried) in
+            [("to_upstream", totals.to_upstream), ("to_client", totals.to_client)]
+        {
+            let bytes = |path: Path| self.bytes.with_label_values(&[direction, path.label()]);
+            raise(&bytes(Path::Sockmap), carried.kernel);
+            raise(&bytes(Path::Relay), carried.relay);
+        }
+        for (reason, count) in datapath.reasons() {
+            raise(&self.verdicts.with_label_values(&[reason.label()]), count);
+            if matches!(reason, Reason::NoRoom | Reason::TargetGone | Reason::ResumeLost) {
+                raise(&self.diversions.with_label_values(&[reason.label()]), count);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_in_the_documented_table() {
+        let documented = include_str!("../../docs/METRICS.md");
+        let metrics = Metrics::new().unwrap();
+        // A family shows only once it has a label.
+        metrics.handshake_failures.with_label_values(&["x"]);
+        metrics.datapath_fallback.with_label_values(&["x"]);
+        metrics.accept_errors.with_label_values(&["x"]);
+        metrics.upstream_failures.with_label_values(&["x"]);
+        for vec in [&metrics.live.bytes] {
+            vec.with_label_values(&["x", "y"]);
+        }
+        metrics.live.diversions.with_label_values(&["x"]);
+        metrics.live.verdicts.with_label_values(&["x"]);
+        metrics.live.sessions.with_label_values(&["x"]);
+        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        let names: Vec<_> = text
+            .lines()
+            .filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next())
+            .collect();
+        assert!(names.len() >= 14, "{names:?}");
+        for name in names {
+            assert!(documented.contains(&format!("`{name}`")), "{name} is not in docs/METRICS.md");
+        }
+    }
+
+    #[test]
+    fn totals_kept_elsewhere_never_go_back() {
+        let counter = IntCounter::new("a", "b").unwrap();
+        for (total, shown) in [(5, 5), (5, 5), (9, 9), (3, 9)] {
+            raise(&counter, total);
+            assert_eq!(counter.get(), shown);
+        }
+    }
+}
