@@ -296,19 +296,30 @@ impl Datapath {
     /// See [`StartError`]; with [`Mode::Auto`] a missing kernel path is no
     /// error but [`Self::fallback`].
     pub fn start(options: Options, observer: Arc<dyn Observer>) -> Result<Self, StartError> {
-        let spare = (options.max_sessions / 4).max(SPARE_SLOTS);
-        let slots = options.max_sessions.saturating_add(spare);
-        let (kernel, table, events, fallback) = match options.mode {
-            Mode::Relay => (None, None, None, None),
+        let slots = slots_for(&options);
+        let (loaded, fallback) = match options.mode {
+            Mode::Relay => (None, None),
             Mode::Auto | Mode::Sockmap => match open_kernel(slots) {
-                Ok(loaded) => (Some(loaded.kernel), Some(loaded.table), Some(loaded.events), None),
+                Ok(loaded) => (Some(loaded), None),
                 Err(missing) if options.mode == Mode::Sockmap => return Err(missing.into()),
-                Err(missing) => (None, None, None, Some(missing)),
+                Err(missing) => (None, Some(missing)),
             },
         };
-        let table = match table {
-            Some(table) => table,
-            None => DirectionTable::map(None, slots as usize * 2)?,
+        let mut datapath = Self::over(loaded, options, observer)?;
+        datapath.fallback = fallback;
+        Ok(datapath)
+    }
+
+    /// Starts the engines over what is loaded, for [`slots_for`] these options.
+    fn over(
+        loaded: Option<bpf::Loaded>,
+        options: Options,
+        observer: Arc<dyn Observer>,
+    ) -> io::Result<Self> {
+        let slots = slots_for(&options);
+        let (kernel, table, events) = match loaded {
+            Some(bpf::Loaded { kernel, table, events }) => (Some(kernel), table, Some(events)),
+            None => (None, DirectionTable::map(None, slots as usize * 2)?, None),
         };
         let workers = options.workers.max(1);
         let shared = Arc::new(Shared {
@@ -322,7 +333,7 @@ impl Datapath {
             healed: AtomicU64::new(0),
         });
         let engines = engine::start(&shared, workers, events)?;
-        Ok(Self { shared, engines, fallback })
+        Ok(Self { shared, engines, fallback: None })
     }
 
     /// Why the kernel path is off although it was wanted.
@@ -434,9 +445,15 @@ impl Drop for Datapath {
     }
 }
 
+/// Places in the table for these options.
+fn slots_for(options: &Options) -> u32 {
+    let spare = (options.max_sessions / 4).max(SPARE_SLOTS);
+    options.max_sessions.saturating_add(spare)
+}
+
 /// Loads the object and lets it prove itself on a few sessions of its own.
 fn open_kernel(slots: u32) -> Result<bpf::Loaded, NoKernelPath> {
-    bpf::selftest::run().map_err(|failure| match failure {
+    let _took = bpf::selftest::run().map_err(|failure| match failure {
         bpf::selftest::Failure::Load(e) => NoKernelPath::Load(e),
         bpf::selftest::Failure::Wrong(what) => NoKernelPath::SelfTest(what),
     })?;
