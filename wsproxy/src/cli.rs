@@ -96,9 +96,7 @@ pub fn exit_status(error: &clap::Error) -> i32 {
 /// The text of a configuration file of at most [`CONFIG_FILE_MAX`] bytes.
 pub fn read_file(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    File::open(path)?
-        .take(CONFIG_FILE_MAX + 1)
-        .read_to_end(&mut bytes)?;
+    File::open(path)?.take(CONFIG_FILE_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > CONFIG_FILE_MAX {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,

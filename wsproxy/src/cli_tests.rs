@@ -33,12 +33,7 @@ fn reads_every_flag_of_run() {
 fn reads_every_command() {
     for (line, command) in [
         ("wsproxy run", Command::Run(RunArgs::default())),
-        (
-            "wsproxy check f.toml",
-            Command::Check {
-                file: "f.toml".into(),
-            },
-        ),
+        ("wsproxy check f.toml", Command::Check { file: "f.toml".into() }),
         ("wsproxy doctor", Command::Doctor { json: false }),
         ("wsproxy doctor --json", Command::Doctor { json: true }),
     ] {
@@ -72,10 +67,7 @@ fn says_why_a_server_is_refused() {
     let error = parse("wsproxy run --upstream wss://a:443").unwrap_err();
     let text = error.to_string();
     assert_eq!(exit_status(&error), EX_USAGE);
-    assert!(
-        text.contains("TLS to the upstream is not supported"),
-        "{text}"
-    );
+    assert!(text.contains("TLS to the upstream is not supported"), "{text}");
     assert!(text.contains("--upstream"), "{text}");
 }
 
@@ -85,10 +77,7 @@ fn reads_files_up_to_the_limit() {
     for (length, kind) in [
         (0, None),
         (CONFIG_FILE_MAX as usize, None),
-        (
-            CONFIG_FILE_MAX as usize + 1,
-            Some(io::ErrorKind::FileTooLarge),
-        ),
+        (CONFIG_FILE_MAX as usize + 1, Some(io::ErrorKind::FileTooLarge)),
     ] {
         std::fs::write(&path, "#".repeat(length)).unwrap();
         let read = read_file(&path);
@@ -96,13 +85,7 @@ fn reads_files_up_to_the_limit() {
         assert!(read.is_err() || read.is_ok_and(|text| text.len() == length));
     }
     std::fs::write(&path, [0xff]).unwrap();
-    assert_eq!(
-        read_file(&path).unwrap_err().kind(),
-        io::ErrorKind::InvalidData
-    );
+    assert_eq!(read_file(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(
-        read_file(&path).unwrap_err().kind(),
-        io::ErrorKind::NotFound
-    );
+    assert_eq!(read_file(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
 }

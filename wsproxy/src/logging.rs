@@ -17,9 +17,8 @@ pub fn start(log: &Log) {
     // Ignored: a log that is there already is the one that is wanted.
     let _already = match log.format {
         LogFormat::Json => builder.json().flatten_event(true).with_target(false).try_init(),
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-            .try_init(),
+        LogFormat::Text => {
+            builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
+        }
     };
 }

@@ -31,7 +31,11 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
-        text = format!("{text}: {inner}");
+        // A transparent error says the same as its source.
+        let more = inner.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
         source = inner.source();
     }
     // Nobody reads standard error: nothing is left to tell.

@@ -180,8 +180,7 @@ impl Metrics {
     /// # Errors
     /// A metric can't be rendered.
     pub fn text(&self) -> prometheus::Result<Vec<u8>> {
-        let datapath =
-            self.live.datapath.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let datapath = self.live.datapath.read().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(datapath) = datapath {
             self.live.read(&datapath);
         }
@@ -242,10 +241,8 @@ mod tests {
         metrics.live.verdicts.with_label_values(&["x"]);
         metrics.live.sessions.with_label_values(&["x"]);
         let text = String::from_utf8(metrics.text().unwrap()).unwrap();
-        let names: Vec<_> = text
-            .lines()
-            .filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next())
-            .collect();
+        let names: Vec<_> =
+            text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
         assert!(names.len() >= 14, "{names:?}");
         for name in names {
             assert!(documented.contains(&format!("`{name}`")), "{name} is not in docs/METRICS.md");

@@ -3,13 +3,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn listen(text: &str) -> ListenAddr {
-    text.parse()
-        .unwrap_or_else(|error| panic!("{text}: {error}"))
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 fn upstream(text: &str) -> UpstreamAddr {
-    text.parse()
-        .unwrap_or_else(|error| panic!("{text}: {error}"))
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 #[test]
@@ -20,20 +18,11 @@ fn reads_addresses_to_listen_on() {
         ("0.0.0.0:8080", "0.0.0.0:8080", false, false),
         ("127.0.0.1:0", "127.0.0.1:0", false, true),
         ("[::1]:8080", "[::1]:8080", false, true),
-        (
-            "[::ffff:127.0.0.1]:80",
-            "[::ffff:127.0.0.1]:80",
-            false,
-            true,
-        ),
+        ("[::ffff:127.0.0.1]:80", "[::ffff:127.0.0.1]:80", false, true),
     ] {
         let address = listen(text);
         assert_eq!(
-            (
-                address.to_string().as_str(),
-                address.is_dual_stack(),
-                address.is_loopback()
-            ),
+            (address.to_string().as_str(), address.is_dual_stack(), address.is_loopback()),
             (shown, dual, loopback),
             "{text}"
         );
@@ -48,25 +37,13 @@ fn refuses_other_addresses_to_listen_on() {
         (":+80", "not a port"),
         (":65536", "not a port"),
         ("127.0.0.1:http", "not a port"),
-        (
-            "8080",
-            "an address without its port, or a port without its colon",
-        ),
-        (
-            "127.0.0.1",
-            "an address without its port, or a port without its colon",
-        ),
-        (
-            "::1",
-            "an address without its port, or a port without its colon",
-        ),
+        ("8080", "an address without its port, or a port without its colon"),
+        ("127.0.0.1", "an address without its port, or a port without its colon"),
+        ("::1", "an address without its port, or a port without its colon"),
         ("localhost:80", "a name: only an IP address can be bound"),
         ("*:80", "not an address to listen on"),
         ("1.2.3.400:80", "not an address to listen on"),
-        (
-            "ws://127.0.0.1:80",
-            "a URL where an address to listen on belongs",
-        ),
+        ("ws://127.0.0.1:80", "a URL where an address to listen on belongs"),
     ] {
         let error = text.parse::<ListenAddr>().expect_err(text);
         assert_eq!(error.message, message, "{text}");
@@ -113,10 +90,7 @@ fn refuses_other_upstreams() {
         ("localhost:80?x", PATH),
         ("::1", BRACKETS),
         ("fe80::1:2:x:80", BRACKETS),
-        (
-            "[fe80::1%eth0]:80",
-            "not an IPv6 address between the brackets",
-        ),
+        ("[fe80::1%eth0]:80", "not an IPv6 address between the brackets"),
         (":80", HOST),
         ("user@host:80", HOST),
         ("a..b:80", HOST),

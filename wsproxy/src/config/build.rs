@@ -26,11 +26,7 @@ struct Given<T> {
 
 impl<T> Given<T> {
     fn flag(value: T, key: &'static str) -> Self {
-        Self {
-            value,
-            place: Place::CommandLine,
-            key,
-        }
+        Self { value, place: Place::CommandLine, key }
     }
 
     fn remark(&self, message: impl Into<String>) -> Diagnostic {
@@ -45,18 +41,12 @@ pub(super) fn build(
     parsed: Parsed<'_>,
     run: &RunArgs,
 ) -> Result<Config, Problems> {
-    let mut builder = Builder {
-        problems: parsed.problems,
-        warnings: Vec::new(),
-    };
+    let mut builder = Builder { problems: parsed.problems, warnings: Vec::new() };
     let required_in = path.filter(|_| parsed.complete);
     let config = builder.config(path, required_in, parsed.raw, run);
     match Problems::new(builder.problems) {
         Some(problems) => Err(problems),
-        None => Ok(Config {
-            warnings: builder.warnings,
-            ..config
-        }),
+        None => Ok(Config { warnings: builder.warnings, ..config }),
     }
 }
 
@@ -183,17 +173,14 @@ impl Builder {
         run: &RunArgs,
     ) -> Vec<Given<UpstreamAddr>> {
         let absent = raw.servers.is_none();
-        let file = raw
-            .servers
-            .map_or_else(Vec::new, |found| self.servers(&found));
+        let file = raw.servers.map_or_else(Vec::new, |found| self.servers(&found));
         self.unique(&file);
         if !run.upstream.is_empty() {
             let given = |server: &UpstreamAddr| Given::flag(server.clone(), "--upstream");
             let flags: Vec<_> = run.upstream.iter().map(given).collect();
             self.unique(&flags);
             if let Some(over) = flags.get(SERVERS_MAX) {
-                self.problems
-                    .push(wrong_number(over.remark(TOO_MANY), flags.len()));
+                self.problems.push(wrong_number(over.remark(TOO_MANY), flags.len()));
             }
             return flags;
         }
@@ -220,11 +207,7 @@ impl Builder {
             }
         };
         if !(1..=SERVERS_MAX).contains(&list.len()) {
-            let message = if list.is_empty() {
-                "no server in the list"
-            } else {
-                TOO_MANY
-            };
+            let message = if list.is_empty() { "no server in the list" } else { TOO_MANY };
             let remark = Diagnostic::new(found.place.clone(), message).with_key(found.key);
             self.problems.push(wrong_number(remark, list.len()));
             return Vec::new();
@@ -233,11 +216,7 @@ impl Builder {
         for (index, item) in list.iter().enumerate() {
             let place = found.items.get(index).unwrap_or(&found.place);
             match server(item.get_ref()) {
-                Ok(value) => servers.push(Given {
-                    value,
-                    place: place.clone(),
-                    key: found.key,
-                }),
+                Ok(value) => servers.push(Given { value, place: place.clone(), key: found.key }),
                 Err(invalid) => self.problems.push(
                     Diagnostic::new(place.clone(), invalid.message)
                         .with_key(found.key)
@@ -306,11 +285,7 @@ impl Builder {
     ) -> Option<Given<T>> {
         let found = found?;
         match parse(&found.value) {
-            Ok(value) => Some(Given {
-                value,
-                place: found.place,
-                key: found.key,
-            }),
+            Ok(value) => Some(Given { value, place: found.place, key: found.key }),
             Err(invalid) => {
                 self.invalid(&found, &found.value, invalid);
                 None
@@ -324,8 +299,7 @@ impl Builder {
         default: T,
         parse: impl FnOnce(&DeValue<'_>) -> Result<T, Invalid>,
     ) -> T {
-        self.given(found, parse)
-            .map_or(default, |given| given.value)
+        self.given(found, parse).map_or(default, |given| given.value)
     }
 
     fn invalid(&mut self, found: &Found<'_>, value: &DeValue<'_>, invalid: Invalid) {
@@ -339,7 +313,5 @@ impl Builder {
 }
 
 fn wrong_number(remark: Diagnostic, found: usize) -> Diagnostic {
-    remark
-        .with_found(found.to_string())
-        .with_expected(format!("1 to {SERVERS_MAX} servers"))
+    remark.with_found(found.to_string()).with_expected(format!("1 to {SERVERS_MAX} servers"))
 }

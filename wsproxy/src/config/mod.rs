@@ -147,10 +147,7 @@ pub struct Listener {
 
 impl Default for Listener {
     fn default() -> Self {
-        Self {
-            address: DEFAULT_LISTEN,
-            backlog: Backlog::of::<4_096>(),
-        }
+        Self { address: DEFAULT_LISTEN, backlog: Backlog::of::<4_096>() }
     }
 }
 
@@ -223,10 +220,7 @@ pub struct Datapath {
 
 impl Default for Datapath {
     fn default() -> Self {
-        Self {
-            mode: DatapathMode::Auto,
-            workers: Setting::Auto,
-        }
+        Self { mode: DatapathMode::Auto, workers: Setting::Auto }
     }
 }
 
@@ -241,10 +235,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            format: LogFormat::Text,
-            level: LogLevel::Info,
-        }
+        Self { format: LogFormat::Text, level: LogLevel::Info }
     }
 }
 

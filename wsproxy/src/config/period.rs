@@ -7,13 +7,8 @@ use std::time::Duration;
 use super::problem::Invalid;
 
 /// Units from long to short, in milliseconds: the order they are written in.
-const UNITS: [(&str, u32); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const UNITS: [(&str, u32); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 const EXPECTED: &str = "a duration such as \"250ms\", \"10s\", \"5m\" or \"2h30m\"";
 
 /// A length of time from `MIN` to `MAX` milliseconds, a multiple of `STEP`.
@@ -37,17 +32,10 @@ impl<const MIN: u32, const MAX: u32, const STEP: u32> Period<MIN, MAX, STEP> {
                 if millis.is_multiple_of(STEP) {
                     Ok(Self(millis))
                 } else {
-                    Err(Invalid::new(
-                        "too fine",
-                        format!("a multiple of {}", Millis(STEP)),
-                    ))
+                    Err(Invalid::new("too fine", format!("a multiple of {}", Millis(STEP))))
                 }
             }
-            _ => Err(Invalid::range(
-                millis < u64::from(MIN),
-                Millis(MIN),
-                Millis(MAX),
-            )),
+            _ => Err(Invalid::range(millis < u64::from(MIN), Millis(MIN), Millis(MAX))),
         }
     }
 
@@ -155,11 +143,7 @@ mod tests {
             ("90m", 5_400_000),
             ("1s5ms", 1_005),
         ] {
-            assert_eq!(
-                text.parse::<Any>().map(Period::as_millis),
-                Ok(millis),
-                "{text}"
-            );
+            assert_eq!(text.parse::<Any>().map(Period::as_millis), Ok(millis), "{text}");
         }
     }
 
@@ -184,14 +168,8 @@ mod tests {
             (&huge, "too large", "1s to 1m"),
             ("1500ms", "too fine", "a multiple of 1s"),
         ] {
-            let error = text
-                .parse::<Period<1_000, 60_000, 1_000>>()
-                .expect_err(text);
-            assert_eq!(
-                (&*error.message, &*error.expected),
-                (message, expected),
-                "{text}"
-            );
+            let error = text.parse::<Period<1_000, 60_000, 1_000>>().expect_err(text);
+            assert_eq!((&*error.message, &*error.expected), (message, expected), "{text}");
         }
     }
 

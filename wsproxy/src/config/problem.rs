@@ -34,10 +34,7 @@ pub enum Place {
 impl Place {
     /// A place in a file.
     pub fn file(path: &Path, position: Option<Position>) -> Self {
-        Self::File {
-            path: path.to_owned(),
-            position,
-        }
+        Self::File { path: path.to_owned(), position }
     }
 
     /// The line and column, when the place has them.
@@ -50,10 +47,7 @@ impl Place {
 
     fn rank(&self) -> (u8, Option<Position>) {
         match self {
-            Self::File {
-                position: Some(position),
-                ..
-            } => (0, Some(*position)),
+            Self::File { position: Some(position), .. } => (0, Some(*position)),
             Self::File { position: None, .. } => (1, None),
             Self::CommandLine => (2, None),
         }
@@ -97,13 +91,7 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// A message about a place; the rest is added by the `with_` functions.
     pub(super) fn new(place: Place, message: impl Into<String>) -> Self {
-        Self {
-            place,
-            key: None,
-            message: message.into(),
-            found: None,
-            expected: None,
-        }
+        Self { place, key: None, message: message.into(), found: None, expected: None }
     }
 
     pub(super) fn with_key(mut self, key: impl Into<String>) -> Self {
@@ -194,10 +182,7 @@ impl Invalid {
         message: impl Into<Cow<'static, str>>,
         expected: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self {
-            message: message.into(),
-            expected: expected.into(),
-        }
+        Self { message: message.into(), expected: expected.into() }
     }
 
     /// The value is outside `min` to `max`.
@@ -208,10 +193,7 @@ impl Invalid {
 
     /// The same, with one more word that would have been right.
     pub(super) fn or(self, word: &str) -> Self {
-        Self {
-            expected: format!("{} or \"{word}\"", self.expected).into(),
-            ..self
-        }
+        Self { expected: format!("{} or \"{word}\"", self.expected).into(), ..self }
     }
 }
 

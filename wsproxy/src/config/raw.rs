@@ -91,10 +91,7 @@ pub(super) fn parse<'t>(path: &Path, text: &'t str) -> Parsed<'t> {
         path,
         lines: Lines::new(text),
         broken: BTreeSet::new(),
-        parsed: Parsed {
-            complete: errors.is_empty(),
-            ..Parsed::default()
-        },
+        parsed: Parsed { complete: errors.is_empty(), ..Parsed::default() },
     };
     for error in errors {
         reader.syntax_error(&error);
@@ -117,10 +114,7 @@ impl<'t> Reader<'_, 't> {
     fn syntax_error(&mut self, error: &toml::de::Error) {
         let start = error.span().map(|span| span.start);
         // The first error of a line is most often the cause of the others.
-        if self
-            .broken
-            .insert(start.map_or(0, |start| self.lines.line(start)))
-        {
+        if self.broken.insert(start.map_or(0, |start| self.lines.line(start))) {
             let position = start.map(|start| self.lines.position(start));
             let message = error.message().replace(char::is_control, " ");
             self.parsed.problems.push(Diagnostic::new(
@@ -150,9 +144,8 @@ impl<'t> Reader<'_, 't> {
         let section: &str = name.get_ref();
         if !SCHEMA.iter().any(|(known, _)| *known == section) {
             let known = SCHEMA.iter().map(|(known, _)| *known);
-            let meant = suggest::nearest(section, known)
-                .map(str::to_owned)
-                .or_else(|| elsewhere(section));
+            let meant =
+                suggest::nearest(section, known).map(str::to_owned).or_else(|| elsewhere(section));
             let kind = match value.get_ref() {
                 DeValue::Table(_) => "unknown section",
                 _ => "unknown key",
@@ -188,12 +181,7 @@ impl<'t> Reader<'_, 't> {
         };
         match (self.parsed.raw.field(section, name), value_place) {
             (Some((key, field)), Some(place)) => {
-                *field = Some(Found {
-                    key,
-                    place,
-                    value: value.into_inner(),
-                    items,
-                });
+                *field = Some(Found { key, place, value: value.into_inner(), items });
             }
             (Some(_), None) => {}
             (None, _) => {
@@ -214,10 +202,7 @@ impl<'t> Reader<'_, 't> {
 
 /// The whole key of the nearest name, in whichever section it is.
 fn elsewhere(name: &str) -> Option<String> {
-    let meant = suggest::nearest(
-        name,
-        SCHEMA.iter().flat_map(|(_, keys)| keys.iter().copied()),
-    )?;
+    let meant = suggest::nearest(name, SCHEMA.iter().flat_map(|(_, keys)| keys.iter().copied()))?;
     let (section, _) = SCHEMA.iter().find(|(_, keys)| keys.contains(&meant))?;
     Some(format!("{section}.{meant}"))
 }
@@ -250,11 +235,7 @@ pub(super) fn quote(text: &str) -> String {
 
 fn shorten(text: &str) -> String {
     const LONGEST: usize = 60;
-    let mut shown: String = text
-        .chars()
-        .take(LONGEST)
-        .flat_map(char::escape_debug)
-        .collect();
+    let mut shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
     if text.chars().nth(LONGEST).is_some() {
         shown.push('…');
     }
@@ -270,10 +251,7 @@ struct Lines<'t> {
 impl<'t> Lines<'t> {
     fn new(text: &'t str) -> Self {
         let breaks = text.match_indices('\n').map(|(index, _)| index + 1);
-        Self {
-            text,
-            starts: std::iter::once(0).chain(breaks).collect(),
-        }
+        Self { text, starts: std::iter::once(0).chain(breaks).collect() }
     }
 
     /// The line of a byte, from 1.
@@ -291,10 +269,7 @@ impl<'t> Lines<'t> {
             // No editor counts the byte order mark that a file may begin with.
             .filter(|(index, c)| start + index > 0 || *c != '\u{feff}')
             .count();
-        Position {
-            line,
-            column: before + 1,
-        }
+        Position { line, column: before + 1 }
     }
 }
 
@@ -317,11 +292,7 @@ mod tests {
             (11, 4, 2),
             (99, 4, 2),
         ] {
-            assert_eq!(
-                lines.position(offset),
-                Position { line, column },
-                "{offset}"
-            );
+            assert_eq!(lines.position(offset), Position { line, column }, "{offset}");
         }
     }
 
@@ -329,9 +300,6 @@ mod tests {
     fn shows_values_on_one_short_line() {
         assert_eq!(quote("a\n\u{1b}[2J\""), "\"a\\n\\u{1b}[2J\\\"\"");
         assert_eq!(shorten(&"é".repeat(60)), "é".repeat(60));
-        assert_eq!(
-            shorten(&"é".repeat(61)).chars().collect::<Vec<_>>().len(),
-            61
-        );
+        assert_eq!(shorten(&"é".repeat(61)).chars().collect::<Vec<_>>().len(), 61);
     }
 }

@@ -28,11 +28,7 @@ impl<const MIN: u32, const MAX: u32> Size<MIN, MAX> {
     pub fn new(bytes: i128) -> Result<Self, Invalid> {
         match u32::try_from(bytes) {
             Ok(bytes) if (MIN..=MAX).contains(&bytes) => Ok(Self(bytes)),
-            _ => Err(Invalid::range(
-                bytes < i128::from(MIN),
-                Bytes(MIN),
-                Bytes(MAX),
-            )),
+            _ => Err(Invalid::range(bytes < i128::from(MIN), Bytes(MIN), Bytes(MAX))),
         }
     }
 
@@ -88,10 +84,7 @@ fn parse_bytes(text: &str) -> Result<i128, Invalid> {
         "m" | "mib" => MIB,
         "g" | "gib" => GIB,
         "kb" | "mb" | "gb" => {
-            return Err(Invalid::new(
-                "a decimal unit, which could mean 1000 or 1024",
-                EXPECTED,
-            ));
+            return Err(Invalid::new("a decimal unit, which could mean 1000 or 1024", EXPECTED));
         }
         _ => return Err(Invalid::new("not a size", EXPECTED)),
     };
@@ -128,9 +121,8 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_size() {
-        for text in [
-            "", "k", "KiB", "-1", "+1", "1.5k", "1 k", " 1k", "1kk", "16KB", "1٣", "off",
-        ] {
+        for text in ["", "k", "KiB", "-1", "+1", "1.5k", "1 k", " 1k", "1kk", "16KB", "1٣", "off"]
+        {
             let error = text.parse::<Any>().expect_err(text);
             assert_eq!(error.expected, EXPECTED, "{text}");
         }
@@ -139,11 +131,8 @@ mod tests {
     #[test]
     fn refuses_what_is_out_of_range() {
         let huge = "9".repeat(80) + "GiB";
-        for (text, message) in [
-            ("1023", "too small"),
-            ("2049", "too large"),
-            (&huge, "too large"),
-        ] {
+        for (text, message) in [("1023", "too small"), ("2049", "too large"), (&huge, "too large")]
+        {
             let error = text.parse::<Size<1024, 2048>>().expect_err(text);
             assert_eq!(error.message, message, "{text}");
             assert_eq!(error.expected, "1KiB to 2KiB");

@@ -22,15 +22,7 @@ pub(super) fn nearest<'c>(
 }
 
 fn normal(word: &str) -> Vec<char> {
-    word.chars()
-        .map(|c| {
-            if c == '-' {
-                '_'
-            } else {
-                c.to_ascii_lowercase()
-            }
-        })
-        .collect()
+    word.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours from one word
@@ -42,9 +34,7 @@ fn distance(one: &[char], other: &[char]) -> usize {
         let mut row = Vec::with_capacity(other.len() + 1);
         row.push(i + 1);
         for (j, b) in other.iter().enumerate() {
-            let mut edits = (last[j] + usize::from(a != b))
-                .min(last[j + 1] + 1)
-                .min(row[j] + 1);
+            let mut edits = (last[j] + usize::from(a != b)).min(last[j + 1] + 1).min(row[j] + 1);
             if i > 0 && j > 0 && *a == other[j - 1] && one[i - 1] == *b {
                 edits = edits.min(before[j - 1] + 1);
             }
@@ -70,11 +60,7 @@ mod tests {
             ("adress", "address", 1),
             ("kitten", "sitting", 3),
         ] {
-            assert_eq!(
-                distance(&normal(one), &normal(other)),
-                edits,
-                "{one} {other}"
-            );
+            assert_eq!(distance(&normal(one), &normal(other)), edits, "{one} {other}");
         }
     }
 

@@ -19,10 +19,7 @@ pub(super) fn count<const MIN: u32, const MAX: u32>(
 ) -> Result<Count<MIN, MAX>, Invalid> {
     match value.as_integer() {
         Some(number) => Count::new(integer(number)),
-        None => Err(Invalid::new(
-            "not a whole number",
-            format!("{MIN} to {MAX}"),
-        )),
+        None => Err(Invalid::new("not a whole number", format!("{MIN} to {MAX}"))),
     }
 }
 
@@ -46,11 +43,7 @@ pub(super) fn period<const MIN: u32, const MAX: u32, const STEP: u32>(
         _ => String::new(),
     };
     text.parse::<Period<MIN, MAX, STEP>>().map_err(|error| {
-        if text == OFF {
-            Invalid::new("cannot be turned off", error.expected)
-        } else {
-            error
-        }
+        if text == OFF { Invalid::new("cannot be turned off", error.expected) } else { error }
     })
 }
 
@@ -70,9 +63,7 @@ pub(super) fn auto<T>(
 ) -> impl Fn(&DeValue<'_>) -> Result<Setting<T>, Invalid> {
     move |value| match value.as_str() {
         Some(AUTO) => Ok(Setting::Auto),
-        _ => parse(value)
-            .map(Setting::Fixed)
-            .map_err(|error| error.or(AUTO)),
+        _ => parse(value).map(Setting::Fixed).map_err(|error| error.or(AUTO)),
     }
 }
 
@@ -104,9 +95,7 @@ pub(super) fn server(value: &DeValue<'_>) -> Result<UpstreamAddr, Invalid> {
 }
 
 pub(super) fn array<'v, 't>(value: &'v DeValue<'t>) -> Result<&'v DeArray<'t>, Invalid> {
-    value
-        .as_array()
-        .ok_or_else(|| Invalid::new("not a list", "a list of servers in brackets"))
+    value.as_array().ok_or_else(|| Invalid::new("not a list", "a list of servers in brackets"))
 }
 
 /// Numbers of more digits than the type holds are outside every range, on the

@@ -209,12 +209,12 @@ async fn page_or(
 
 async fn connect(gateway: &Gateway, client: SocketAddr) -> Result<Connected, End> {
     let patience = gateway.config.timeouts.upstream_connect.get();
-    let failed =
-        |name: &str| gateway.metrics.upstream_failures.with_label_values(&[name]).inc();
+    let failed = |name: &str| gateway.metrics.upstream_failures.with_label_values(&[name]).inc();
     let connected = gateway.upstreams.connect(patience, gateway.tcp, failed).await;
     connected.map_err(|unreachable: Unreachable| {
         tracing::warn!(%client, error = %unreachable, "no upstream");
-        let all_slow = unreachable.attempts.iter().all(|(_, e)| e.kind() == io::ErrorKind::TimedOut);
+        let all_slow =
+            unreachable.attempts.iter().all(|(_, e)| e.kind() == io::ErrorKind::TimedOut);
         // Which server it was is the operator's business, not the client's.
         if all_slow {
             Refusal::gateway_timeout().into()
@@ -297,8 +297,7 @@ async fn pass_on(
     let head = in_time(gateway, client.write_all(&answer.to_bytes(stays))).await;
     head.map_err(|_| End::Silent("client_slow"))?.map_err(cut)?;
     loop {
-        let progress =
-            tracker.feed(&body).map_err(|_| End::Silent("upstream_body_invalid"))?;
+        let progress = tracker.feed(&body).map_err(|_| End::Silent("upstream_body_invalid"))?;
         let sent = in_time(gateway, client.write_all(&body[..progress.used])).await;
         sent.map_err(|_| End::Silent("client_slow"))?.map_err(cut)?;
         if progress.complete {

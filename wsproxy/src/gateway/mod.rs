@@ -148,10 +148,8 @@ pub async fn start(config: Config) -> Result<Running, GatewayError> {
     let mut admin = None;
     if let Some(listener) = admin_listener {
         admin = listener.local_addr().ok();
-        let state = admin::State {
-            metrics: Arc::clone(&gateway.metrics),
-            stopping: stopped.clone(),
-        };
+        let state =
+            admin::State { metrics: Arc::clone(&gateway.metrics), stopping: stopped.clone() };
         tasks.push(tokio::spawn(admin::serve(listener, state)));
     }
     if let Some(listener) = embedded {
@@ -217,7 +215,9 @@ fn datapath_options(config: &Config) -> Options {
             let have = limits::raise_descriptors(wanted);
             if have < wanted {
                 tracing::warn!(
-                    max_sessions = sessions.get(), descriptors = have, wanted,
+                    max_sessions = sessions.get(),
+                    descriptors = have,
+                    wanted,
                     "limits.max_sessions does not fit under the descriptor limit"
                 );
             }
@@ -258,11 +258,7 @@ fn announce(datapath: &Datapath, metrics: &Metrics) {
     }
 }
 
-async fn accept(
-    gateway: Arc<Gateway>,
-    listener: TcpListener,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn accept(gateway: Arc<Gateway>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
     let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));
     loop {
         let accepted = tokio::select! {

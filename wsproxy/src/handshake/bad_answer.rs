@@ -150,9 +150,7 @@ impl fmt::Display for BadAnswer {
             Self::BodyNotAllowed { status, name } => {
                 write!(f, "it is a {status} with {name}, which announces a body")
             }
-            Self::TwoLengths => {
-                f.write_str("it has both a Transfer-Encoding and a Content-Length")
-            }
+            Self::TwoLengths => f.write_str("it has both a Transfer-Encoding and a Content-Length"),
             Self::ContentLength { found } => write!(f, "its Content-Length is \"{found}\""),
             Self::TransferCoding { found } => {
                 write!(f, "its Transfer-Encoding is \"{found}\", and only \"chunked\" is known")

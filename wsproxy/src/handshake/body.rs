@@ -65,18 +65,35 @@ enum State {
     Left(u64),
     UntilClose,
     /// In the hexadecimal size; whether a digit came.
-    Size { value: u64, digits: bool, line: usize },
+    Size {
+        value: u64,
+        digits: bool,
+        line: usize,
+    },
     /// In the extensions behind the size.
-    Extension { size: u64, line: usize },
+    Extension {
+        size: u64,
+        line: usize,
+    },
     /// Behind the CR of a size line.
-    SizeLf { size: u64 },
-    Data { left: u64 },
+    SizeLf {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataCr,
     DataLf,
     /// In a trailer line; `line` bytes of it came, `total` of all.
-    Trailer { line: usize, total: usize },
+    Trailer {
+        line: usize,
+        total: usize,
+    },
     /// Behind the CR of a trailer line of this length.
-    TrailerLf { line: usize, total: usize },
+    TrailerLf {
+        line: usize,
+        total: usize,
+    },
 }
 
 /// Follows a body over any split of its bytes.
@@ -182,9 +199,7 @@ fn size_byte(value: u64, digits: bool, line: usize, byte: u8) -> Result<State, B
     match byte {
         _ if !digits => Err(BadBody::ChunkSize),
         b'\r' => Ok(State::SizeLf { size: value }),
-        b';' | b' ' | b'\t' => {
-            Ok(State::Extension { size: value, line: line_byte(line, byte)? })
-        }
+        b';' | b' ' | b'\t' => Ok(State::Extension { size: value, line: line_byte(line, byte)? }),
         _ => Err(BadBody::ChunkSize),
     }
 }

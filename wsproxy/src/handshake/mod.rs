@@ -31,10 +31,14 @@ mod request;
 mod response;
 mod scan;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use answer::{Answer, OtherAnswer, Switched};
 pub use bad_answer::BadAnswer;
-pub use body::{BadBody, BodyFraming, BodyProgress, BodyTracker, MAX_LINE_BYTES, MAX_TRAILER_BYTES};
+pub use body::{
+    BadBody, BodyFraming, BodyProgress, BodyTracker, MAX_LINE_BYTES, MAX_TRAILER_BYTES,
+};
 pub use forward::{Forwarded, build_request};
 pub use refusal::{Refusal, RefusalReason};
 pub use request::{UpgradeRequest, parse_request};

@@ -55,10 +55,7 @@ pub struct UpgradeRequest {
 /// # Errors
 ///
 /// The [`Refusal`] to send to the client before closing the connection.
-pub fn parse_request(
-    buf: &[u8],
-    limits: &HeadLimits,
-) -> Result<Progress<UpgradeRequest>, Refusal> {
+pub fn parse_request(buf: &[u8], limits: &HeadLimits) -> Result<Progress<UpgradeRequest>, Refusal> {
     let Some(head) = Head::read(buf, Kind::Request, limits)? else {
         return Ok(Progress::Partial);
     };
@@ -106,8 +103,9 @@ fn judge(line: &RequestLine<'_>, fields: &Fields<'_>) -> Result<UpgradeRequest, 
             "This address serves WebSocket connections only, and the {what} request has no \
              \"Upgrade: websocket\" header. Connect with a WebSocket client."
         );
-        return Err(Refusal::new(426, RefusalReason::NotWebSocket, detail)
-            .with("Upgrade", "websocket"));
+        return Err(
+            Refusal::new(426, RefusalReason::NotWebSocket, detail).with("Upgrade", "websocket")
+        );
     }
     if is_http_1_0 {
         return Err(wrong_version(line.version));
@@ -227,9 +225,7 @@ fn check_websocket_version(fields: &Fields<'_>) -> Result<(), Refusal> {
             Refusal::new(426, reason, detail).with("Upgrade", "websocket")
         }
         Ok(None) => Refusal::new(400, reason, format!("The request has no {NAME} header.")),
-        Err(Duplicate) => {
-            Refusal::header(reason, NAME, &fields.joined(NAME), "It must come once")
-        }
+        Err(Duplicate) => Refusal::header(reason, NAME, &fields.joined(NAME), "It must come once"),
     };
     Err(refusal.with(NAME, "13"))
 }

@@ -102,8 +102,8 @@ fn switched(
     check_accept(fields, req)?;
     let protocol = check_protocol(fields, req)?;
     for value in fields.all("sec-websocket-extensions") {
-        let names = extension_names(value)
-            .ok_or_else(|| BadAnswer::Extensions { found: show(value) })?;
+        let names =
+            extension_names(value).ok_or_else(|| BadAnswer::Extensions { found: show(value) })?;
         for name in names {
             if !req.extensions.iter().any(|offered| offered.eq_ignore_ascii_case(&name)) {
                 return Err(BadAnswer::ExtensionNotOffered { found: show(name.as_bytes()) });
@@ -124,10 +124,7 @@ fn check_accept(fields: &Fields<'_>, req: &UpgradeRequest) -> Result<(), BadAnsw
     }
 }
 
-fn check_protocol(
-    fields: &Fields<'_>,
-    req: &UpgradeRequest,
-) -> Result<Option<String>, BadAnswer> {
+fn check_protocol(fields: &Fields<'_>, req: &UpgradeRequest) -> Result<Option<String>, BadAnswer> {
     const NAME: &str = "Sec-WebSocket-Protocol";
     match fields.at_most_one(NAME) {
         Err(Duplicate) => Err(BadAnswer::Duplicate { name: NAME }),

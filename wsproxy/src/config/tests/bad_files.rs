@@ -16,10 +16,7 @@ fn check(text: &str, expected: &[Expected<'_>]) {
     let found: Vec<Expected<'_>> = problems
         .iter()
         .map(|problem| {
-            let (line, column) = problem
-                .place
-                .position()
-                .map_or((0, 0), |at| (at.line, at.column));
+            let (line, column) = problem.place.position().map_or((0, 0), |at| (at.line, at.column));
             (line, column, problem.key.as_deref().unwrap_or_default())
         })
         .collect();
@@ -50,14 +47,8 @@ fn required_keys() {
         ("[listener]\naddress = \":1\"\n", &[UPSTREAM]),
         ("[upstream]\nservers = [\"a:1\"]\n", &[LISTENER]),
         // One that is there but invalid is not missing too.
-        (
-            "[listener]\naddress = 1\n",
-            &[(2, 11, "listener.address"), UPSTREAM],
-        ),
-        (
-            "upstream.servers = 1\n",
-            &[(1, 20, "upstream.servers"), LISTENER],
-        ),
+        ("[listener]\naddress = 1\n", &[(2, 11, "listener.address"), UPSTREAM]),
+        ("upstream.servers = 1\n", &[(1, 20, "upstream.servers"), LISTENER]),
     ] {
         check(text, expected);
     }
@@ -82,19 +73,13 @@ fn unknown_keys_and_sections() {
             "[limits]\n  idle = \"1h\"\n",
             "w.toml:6:3: limits.idle: unknown key, did you mean timeouts.idle?",
         ),
-        (
-            "[limits]\ncolour = 1\n",
-            "w.toml:6:1: limits.colour: unknown key",
-        ),
+        ("[limits]\ncolour = 1\n", "w.toml:6:1: limits.colour: unknown key"),
         (
             "[timeout]\nidle = \"1h\"\n",
             "w.toml:5:2: timeout: unknown section, did you mean timeouts?",
         ),
         ("[tls]\n", "w.toml:5:2: tls: unknown section"),
-        (
-            "[log]\n\"a\\nb\" = 1\n",
-            "w.toml:6:1: log.a\\nb: unknown key",
-        ),
+        ("[log]\n\"a\\nb\" = 1\n", "w.toml:6:1: log.a\\nb: unknown key"),
         ("[log.extra]\nx = 1\n", "w.toml:5:6: log.extra: unknown key"),
     ] {
         assert_eq!(said(text), line);
@@ -127,10 +112,8 @@ fn every_key_is_read_and_refuses_a_wrong_type() {
             let inside = usize::from(name == &"servers" && wrong == "[[]]");
             expected.push((line + 1, key.len() + 4 + inside, key));
         }
-        let expected: Vec<Expected<'_>> = expected
-            .iter()
-            .map(|(l, c, key)| (*l, *c, &**key))
-            .collect();
+        let expected: Vec<Expected<'_>> =
+            expected.iter().map(|(l, c, key)| (*l, *c, &**key)).collect();
         check(&text, &expected);
     }
 }
@@ -138,41 +121,20 @@ fn every_key_is_read_and_refuses_a_wrong_type() {
 #[test]
 fn values_out_of_range() {
     for (section, key, values) in [
-        (
-            "listener",
-            "backlog",
-            &["0", "65536", "-1", "\"1\"", "1.0"][..],
-        ),
-        (
-            "timeouts",
-            "request_head",
-            &["\"0s\"", "\"31d\"", "10", "\"off\"", "\"\""],
-        ),
+        ("listener", "backlog", &["0", "65536", "-1", "\"1\"", "1.0"][..]),
+        ("timeouts", "request_head", &["\"0s\"", "\"31d\"", "10", "\"off\"", "\"\""]),
         ("timeouts", "upstream_connect", &["\"0ms\"", "\"off\""]),
         ("timeouts", "upstream_answer", &["\"1 s\"", "\"off\""]),
         ("timeouts", "idle", &["\"0s\"", "\"OFF\"", "0", "false"]),
         ("timeouts", "drain", &["\"720h1ms\"", "\"off\""]),
-        (
-            "timeouts",
-            "keepalive",
-            &["\"999ms\"", "\"1500ms\"", "\"9h1s\""],
-        ),
+        ("timeouts", "keepalive", &["\"999ms\"", "\"1500ms\"", "\"9h1s\""]),
         ("timeouts", "user_timeout", &["\"999ms\"", "\"24d1ms\""]),
         (
             "limits",
             "max_sessions",
-            &[
-                "0",
-                "1_000_001",
-                "\"all\"",
-                "99999999999999999999999999999999999999999",
-            ],
+            &["0", "1_000_001", "\"all\"", "99999999999999999999999999999999999999999"],
         ),
-        (
-            "limits",
-            "head_bytes",
-            &["1023", "\"1025KiB\"", "\"16KB\"", "-5", "\"off\""],
-        ),
+        ("limits", "head_bytes", &["1023", "\"1025KiB\"", "\"16KB\"", "-5", "\"off\""]),
         ("limits", "head_headers", &["7", "1025", "\"auto\""]),
         ("limits", "relay_buffer", &["\"16383\"", "\"17MiB\""]),
         ("datapath", "mode", &["\"Auto\"", "\"bpf\"", "1"]),
@@ -267,12 +229,9 @@ fn servers() {
 
 #[test]
 fn the_same_address_for_both_ports() {
-    for (address, same) in [
-        ("127.0.0.1:80", true),
-        (":80", true),
-        ("127.0.0.1:81", false),
-        ("127.0.0.2:80", false),
-    ] {
+    for (address, same) in
+        [("127.0.0.1:80", true), (":80", true), ("127.0.0.1:81", false), ("127.0.0.2:80", false)]
+    {
         let text = format!("[admin]\naddress = \"{address}\"\n");
         if same {
             check_after_valid(&text, &[(6, 11, "admin.address")]);
@@ -292,15 +251,9 @@ fn syntax_errors() {
         ("[timeouts]\nidle = \"1h\"\nidle = \"2h\"\n", &[(7, 1, "")]),
         ("[listener]\n", &[(5, 2, "")]),
         // What comes before the error is checked too, what comes after is not.
-        (
-            "[log]\nlevel = \"loud\"\nformat = \nx = 1\n",
-            &[(6, 9, "log.level"), (7, 10, "")],
-        ),
+        ("[log]\nlevel = \"loud\"\nformat = \nx = 1\n", &[(6, 9, "log.level"), (7, 10, "")]),
         // A list that is not closed is not looked into.
-        (
-            "[log]\nlevel = [\n  1,\n[limits]\nhead_bytes = 1\n",
-            &[(8, 2, ""), (9, 1, "")],
-        ),
+        ("[log]\nlevel = [\n  1,\n[limits]\nhead_bytes = 1\n", &[(8, 2, ""), (9, 1, "")]),
         // Columns count characters.
         ("[log] # für alle\n\"ü\" = ü\n", &[(6, 7, "")]),
     ] {
@@ -346,11 +299,7 @@ fn line() -> impl Strategy<Value = String> {
         "\\PC*",
     ];
     (proptest::sample::select(keys), value).prop_map(|(key, value)| {
-        if key.starts_with('[') {
-            key
-        } else {
-            format!("{key} = {value}")
-        }
+        if key.starts_with('[') { key } else { format!("{key} = {value}") }
     })
 }
 

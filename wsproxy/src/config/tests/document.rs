@@ -40,10 +40,7 @@ fn example() -> &'static str {
 fn the_example_is_the_defaults() {
     let expected = Config {
         source: Source::File(path().to_owned()),
-        listener: Listener {
-            address: addr("0.0.0.0:8080"),
-            ..Listener::default()
-        },
+        listener: Listener { address: addr("0.0.0.0:8080"), ..Listener::default() },
         upstreams: servers(&["127.0.0.1:9000"]),
         admin: Some(addr("127.0.0.1:9901")),
         ..Config::demo()

@@ -6,9 +6,7 @@ use crate::cli::{Cli, Command, parse_from};
 fn run(flags: &str) -> RunArgs {
     let line = format!("wsproxy run {flags}");
     match parse_from(line.split_whitespace()) {
-        Ok(Cli {
-            command: Command::Run(args),
-        }) => args,
+        Ok(Cli { command: Command::Run(args) }) => args,
         other => panic!("{flags}: {other:?}"),
     }
 }
@@ -37,47 +35,25 @@ fn flags_alone_change_the_demo() {
         (
             "--datapath relay",
             Config {
-                datapath: Datapath {
-                    mode: DatapathMode::Relay,
-                    ..Datapath::default()
-                },
+                datapath: Datapath { mode: DatapathMode::Relay, ..Datapath::default() },
                 ..demo()
             },
         ),
-        (
-            "--admin 127.0.0.1:9901",
-            Config {
-                admin: Some(addr("127.0.0.1:9901")),
-                ..demo()
-            },
-        ),
+        ("--admin 127.0.0.1:9901", Config { admin: Some(addr("127.0.0.1:9901")), ..demo() }),
         (
             "--log-format json --log-level debug",
-            Config {
-                log: Log {
-                    format: LogFormat::Json,
-                    level: LogLevel::Debug,
-                },
-                ..demo()
-            },
+            Config { log: Log { format: LogFormat::Json, level: LogLevel::Debug }, ..demo() },
         ),
         (
             "--listen :80",
             Config {
-                listener: Listener {
-                    address: addr("[::]:80"),
-                    ..Listener::default()
-                },
+                listener: Listener { address: addr("[::]:80"), ..Listener::default() },
                 ..demo()
             },
         ),
         (
             "--upstream b:2 --upstream a:1",
-            Config {
-                source: Source::Flags,
-                upstreams: servers(&["b:2", "a:1"]),
-                ..demo()
-            },
+            Config { source: Source::Flags, upstreams: servers(&["b:2", "a:1"]), ..demo() },
         ),
     ] {
         assert_eq!(without_file(flags), expected, "{flags}");
@@ -108,24 +84,12 @@ fn flags_win_over_the_file() {
     let config = load_with(flags, Some(("f", &text))).unwrap();
     let expected = Config {
         source: Source::File("f".into()),
-        listener: Listener {
-            address: addr("127.0.0.1:81"),
-            ..Listener::default()
-        },
+        listener: Listener { address: addr("127.0.0.1:81"), ..Listener::default() },
         upstreams: servers(&["b:2"]),
-        timeouts: Timeouts {
-            idle: Some(Wait::of::<5_000>()),
-            ..Timeouts::default()
-        },
-        datapath: Datapath {
-            mode: DatapathMode::Relay,
-            ..Datapath::default()
-        },
+        timeouts: Timeouts { idle: Some(Wait::of::<5_000>()), ..Timeouts::default() },
+        datapath: Datapath { mode: DatapathMode::Relay, ..Datapath::default() },
         admin: Some(addr("127.0.0.1:2")),
-        log: Log {
-            format: LogFormat::Json,
-            level: LogLevel::Trace,
-        },
+        log: Log { format: LogFormat::Json, level: LogLevel::Trace },
         ..Config::demo()
     };
     assert_eq!(config, expected);
@@ -238,17 +202,10 @@ fn every_kind_of_value_is_read() {
     assert_eq!(config.timeouts.request_head, Wait::of::<1>());
     assert_eq!(config.timeouts.drain, Wait::of::<WAIT_MAX_MS>());
     assert_eq!(
-        (
-            config.timeouts.idle,
-            config.timeouts.keepalive,
-            config.timeouts.user_timeout
-        ),
+        (config.timeouts.idle, config.timeouts.keepalive, config.timeouts.user_timeout),
         (None, None, None)
     );
-    assert_eq!(
-        config.limits.max_sessions,
-        Setting::Fixed(MaxSessions::of::<1_000_000>())
-    );
+    assert_eq!(config.limits.max_sessions, Setting::Fixed(MaxSessions::of::<1_000_000>()));
     assert_eq!(config.limits.head_bytes.get(), 1_024);
     assert_eq!(config.limits.relay_buffer.as_usize(), 16 << 20);
     assert_eq!(config.datapath.workers, Setting::Fixed(Workers::of::<64>()));

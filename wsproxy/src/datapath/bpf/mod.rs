@@ -44,6 +44,11 @@ pub enum LoadError {
     /// The kernel refused a map or the program.
     #[error("the kernel refused the BPF object: {0}")]
     Refused(String),
+    /// It refused with EPERM: a capability is missing.
+    #[error(
+        "no permission to load BPF programs (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON): {0}"
+    )]
+    Forbidden(String),
     /// A name in the object is not what the loader expects.
     #[error("the BPF object lacks `{0}`")]
     Missing(&'static str),
@@ -59,23 +64,32 @@ impl LoadError {
         match self {
             Self::Btf(_) | Self::Offsets(_) => "no_btf",
             Self::Refused(_) => "load_refused",
+            Self::Forbidden(_) => "no_permission",
             Self::Missing(_) | Self::Map(_) => "load_failed",
         }
     }
 
+    /// aya's Display shows one level, and a verifier log may follow; the errno is in the sources.
     fn refused(error: &(dyn std::error::Error + 'static)) -> Self {
-        // aya's Display shows one level; the errno is in the sources.
-        let mut text = error.to_string();
+        let mut text = first_line(error);
+        let mut forbidden = false;
         let mut source = error.source();
         while let Some(inner) = source {
-            let inner_text = inner.to_string();
-            if !text.contains(&inner_text) {
-                text = format!("{text}: {inner_text}");
+            if let Some(io) = inner.downcast_ref::<io::Error>() {
+                forbidden |= io.kind() == io::ErrorKind::PermissionDenied;
+            }
+            let line = first_line(inner);
+            if !text.contains(&line) {
+                text = format!("{text}: {line}");
             }
             source = inner.source();
         }
-        Self::Refused(text)
+        if forbidden { Self::Forbidden(text) } else { Self::Refused(text) }
     }
+}
+
+fn first_line(error: &dyn std::error::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().trim_end().to_owned()
 }
 
 struct SocketMaps {

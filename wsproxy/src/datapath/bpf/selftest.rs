@@ -162,7 +162,8 @@ impl Test<'_> {
     /// counters say that the kernel carried them.
     fn early_bytes_and_talk(&self, ip: IpAddr) -> Step {
         let step = if ip.is_ipv4() { "hand-over (IPv4)" } else { "hand-over (IPv6)" };
-        let early: [&[u8]; 4] = [b"in hand, ", b"in the socket", b"in our hand, ", b"in its socket"];
+        let early: [&[u8]; 4] =
+            [b"in hand, ", b"in the socket", b"in our hand, ", b"in its socket"];
         let mut ends = self.opened(step, ip, false, early)?;
         expect(step, &mut ends.server, &[early[0], early[1]].concat())?;
         expect(step, &mut ends.client, &[early[2], early[3]].concat())?;
@@ -220,7 +221,8 @@ impl Test<'_> {
 
     fn reset(&self) -> Step {
         let step = "reset";
-        let mut ends = self.opened(step, Ipv4Addr::LOCALHOST.into(), false, [b"x", b"", b"", b""])?;
+        let mut ends =
+            self.opened(step, Ipv4Addr::LOCALHOST.into(), false, [b"x", b"", b"", b""])?;
         expect(step, &mut ends.server, b"x")?;
         let linger = SockRef::from(&ends.client).set_linger(Some(Duration::ZERO));
         linger.map_err(|e| wrong(step, e))?;

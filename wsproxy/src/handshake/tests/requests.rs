@@ -1,0 +1,145 @@
+//! Requests, good and bad.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::*;
+
+fn check(name: &str, head: &str, expected: Result<(), (u16, &str)>) {
+    let found = match parse_request(head.as_bytes(), &HeadLimits::default()) {
+        Ok(Progress::Done { consumed, .. }) => {
+            assert_eq!(consumed, head.len(), "{name}");
+            Ok(())
+        }
+        Ok(Progress::Partial) => panic!("{name}: partial"),
+        Err(refusal) => {
+            let text = String::from_utf8(refusal.to_bytes()).unwrap();
+            assert!(text.starts_with(&format!("HTTP/1.1 {} ", refusal.status)), "{name}: {text}");
+            assert!(refusal.detail.len() > 10, "{name}: {}", refusal.detail);
+            Err((refusal.status, refusal.reason.label()))
+        }
+    };
+    assert_eq!(found, expected, "{name}");
+}
+
+/// The good request with one line replaced by others.
+fn with(line: &str, others: &str) -> String {
+    let text = request_text("");
+    let found: Vec<_> = text.split_inclusive("\r\n").filter(|l| l.starts_with(line)).collect();
+    assert_eq!(found.len(), 1, "{line}");
+    text.replace(found[0], others)
+}
+
+#[test]
+fn good_requests() {
+    check("plain", &request_text(""), Ok(()));
+    check("token lists", &with("Connection", "connection: keep-alive, UPGRADE\r\n"), Ok(()));
+    check("two lines", &with("Upgrade", "Upgrade: h2c\r\nupgrade: WebSocket\r\n"), Ok(()));
+    check("length 0", &request_text("Content-Length: 0\r\n"), Ok(()));
+    check("absolute form", &with("GET", "GET http://example.com/chat HTTP/1.1\r\n"), Ok(()));
+    check("port", &with("Host", "Host: [::1]:8080\r\n"), Ok(()));
+}
+
+#[test]
+fn refusals() {
+    let bad = |name: &str, head: &str, status, label| check(name, head, Err((status, label)));
+    bad("no upgrade", &with("Upgrade", ""), 426, "not_websocket");
+    bad("other upgrade", &with("Upgrade", "Upgrade: h2c\r\n"), 426, "not_websocket");
+    bad("post", &with("GET", "POST / HTTP/1.1\r\n"), 405, "method");
+    bad("http/1.0", &with("GET", "GET / HTTP/1.0\r\n"), 505, "http_version");
+    bad("no host", &with("Host", ""), 400, "host");
+    bad("two hosts", &request_text("Host: example.com\r\n"), 400, "host");
+    bad("bad host", &with("Host", "Host: a b\r\n"), 400, "host");
+    bad("foreign authority", &with("GET", "GET http://evil/ HTTP/1.1\r\n"), 400, "target");
+    bad("fragment", &with("GET", "GET /#x HTTP/1.1\r\n"), 400, "target");
+    bad("no connection", &with("Connection", ""), 400, "connection");
+    bad("no upgrade token", &with("Connection", "Connection: close\r\n"), 400, "connection");
+    bad("no key", &with("Sec-WebSocket-Key", ""), 400, "key");
+    bad("two keys", &request_text(&format!("Sec-WebSocket-Key: {KEY}\r\n")), 400, "key");
+    bad("short key", &with("Sec-WebSocket-Key", "Sec-WebSocket-Key: YWJj\r\n"), 400, "key");
+    let version =
+        |v: &str| with("Sec-WebSocket-Version", &format!("Sec-WebSocket-Version: {v}\r\n"));
+    bad("version 8", &version("8"), 426, "websocket_version");
+    bad("no version", &with("Sec-WebSocket-Version", ""), 400, "websocket_version");
+    bad("twice a protocol", &request_text("Sec-WebSocket-Protocol: a, b, a\r\n"), 400, "protocols");
+    bad("bad extension", &request_text("Sec-WebSocket-Extensions: x;=\r\n"), 400, "extensions");
+}
+
+#[test]
+fn shapes_of_request_smuggling() {
+    let bad = |name: &str, more: &str, label| check(name, &request_text(more), Err((400, label)));
+    bad("body", "Content-Length: 5\r\n", "body");
+    bad("chunked", "Transfer-Encoding: chunked\r\n", "body");
+    bad("both", "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n", "content_length");
+    bad("two lengths", "Content-Length: 0\r\nContent-Length: 5\r\n", "content_length");
+    bad("a length twice", "Content-Length: 0\r\nContent-Length: 0\r\n", "content_length");
+    bad("a signed length", "Content-Length: +0\r\n", "content_length");
+    bad("obs-fold", "X: a\r\n b\r\n", "header_syntax");
+    bad("space before colon", "X : a\r\n", "header_syntax");
+    bad("empty name", ": a\r\n", "header_syntax");
+    bad("NUL", "X: a\0b\r\n", "header_syntax");
+    bad("bare LF", "X: a\nContent-Length: 5\r\n", "line_ending");
+    bad("bare CR", "X: a\rContent-Length: 5\r\n", "line_ending");
+    check("LF only", &request_text("").replace("\r\n", "\n"), Err((400, "line_ending")));
+    check("TLS", "\u{16}\u{3}\u{1}\0\u{5}hello", Err((400, "tls_on_plain_port")));
+}
+
+#[test]
+fn limits() {
+    let long = request_text(&format!("X: {}\r\n", "a".repeat(20_000)));
+    check("long", &long, Err((431, "head_too_large")));
+    let many = request_text(&"X: a\r\n".repeat(101));
+    check("many", &many, Err((431, "too_many_headers")));
+    // Refused as soon as it is too long, not when it is complete.
+    let endless = &long.as_bytes()[..17_000];
+    assert!(parse_request(endless, &HeadLimits::default()).is_err());
+}
+
+#[test]
+fn the_version_that_is_spoken_is_said() {
+    let head = with("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8\r\n");
+    let refusal = parse_request(head.as_bytes(), &HeadLimits::default()).unwrap_err();
+    let text = String::from_utf8(refusal.to_bytes()).unwrap();
+    assert!(text.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{text}");
+}
+
+fn rebuilt(more: &str) -> String {
+    let forwarded = Forwarded { client_ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), proto: "http" };
+    String::from_utf8(build_request(&request(more), &forwarded)).unwrap()
+}
+
+#[test]
+fn the_request_is_rebuilt() {
+    let text = rebuilt(
+        "Origin: http://a\r\nX-Forwarded-For: 10.0.0.1\r\nX-Real-IP: 6.6.6.6\r\nTE: trailers\r\n\
+         Keep-Alive: 5\r\nProxy-Authorization: x\r\nContent-Length: 0\r\n\
+         X-Forwarded-Proto: https\r\nCookie: a=b\r\n",
+    );
+    assert!(text.starts_with("GET /chat?x=1 HTTP/1.1\r\nHost: example.com\r\n"), "{text}");
+    let has = |line: &str| assert!(text.contains(&format!("\r\n{line}\r\n")), "{line}: {text}");
+    has("Origin: http://a");
+    has("Cookie: a=b");
+    has("X-Forwarded-For: 10.0.0.1, 192.0.2.7");
+    has("X-Forwarded-Proto: http");
+    has("X-Real-IP: 192.0.2.7");
+    has(&format!("Sec-WebSocket-Key: {KEY}"));
+    for gone in ["TE:", "Keep-Alive", "Proxy-Authorization", "Content-Length", "6.6.6.6"] {
+        assert!(!text.contains(gone), "{gone}: {text}");
+    }
+    assert_eq!(text.matches("Upgrade: websocket\r\n").count(), 1);
+    assert!(text.ends_with("\r\n\r\n"));
+}
+
+#[test]
+fn connection_removes_what_it_may_and_nothing_else() {
+    let text = request_text("X-Hop: 1\r\nCookie: a=b\r\nAuthorization: x\r\n").replace(
+        "Connection: Upgrade",
+        "Connection: Upgrade, X-Hop, Host, Cookie, Authorization, Sec-WebSocket-Key",
+    );
+    let parsed = parse_request(text.as_bytes(), &HeadLimits::default());
+    let Ok(Progress::Done { value, .. }) = parsed else { panic!("{parsed:?}") };
+    let names: Vec<_> = value.headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert!(!names.contains(&"X-Hop"));
+    for kept in ["Host", "Cookie", "Authorization", "Sec-WebSocket-Key"] {
+        assert!(names.contains(&kept), "{kept}: {names:?}");
+    }
+}
