@@ -59,9 +59,8 @@ pub async fn serve(listener: TcpListener, state: State) {
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service);
-            match tokio::time::timeout(LIFETIME, connection).await {
-                Ok(Err(error)) => tracing::debug!(%error, "admin connection"),
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(error)) = tokio::time::timeout(LIFETIME, connection).await {
+                tracing::debug!(%error, "admin connection");
             }
             drop(place);
         });

@@ -234,9 +234,7 @@ mod tests {
         metrics.datapath_fallback.with_label_values(&["x"]);
         metrics.accept_errors.with_label_values(&["x"]);
         metrics.upstream_failures.with_label_values(&["x"]);
-        for vec in [&metrics.live.bytes] {
-            vec.with_label_values(&["x", "y"]);
-        }
+        metrics.live.bytes.with_label_values(&["x", "y"]);
         metrics.live.diversions.with_label_values(&["x"]);
         metrics.live.verdicts.with_label_values(&["x"]);
         metrics.live.sessions.with_label_values(&["x"]);

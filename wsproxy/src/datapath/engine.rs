@@ -298,7 +298,7 @@ impl Engine {
 
     /// Reads the kernel's notifications; each goes to the engine of its slot.
     fn hear(&mut self, now: u64) {
-        while let Some(event) = self.events.as_mut().and_then(Events::next) {
+        while let Some(event) = self.events.as_mut().and_then(Events::take) {
             let engine = slot_of(event.direction) as usize % self.mailboxes.len();
             if engine == self.at {
                 self.given(event.direction, event.generation, now);

@@ -120,7 +120,7 @@ pub struct Events(RingBuf<MapData>);
 
 impl Events {
     /// The next notification, if there is one; never waits.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn take(&mut self) -> Option<Event> {
         while let Some(item) = self.0.next() {
             if let Some(event) = Event::from_bytes(&item) {
                 return Some(event);
