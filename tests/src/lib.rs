@@ -2,4 +2,6 @@
 //! sessions over real sockets.
 
 pub mod model;
+pub mod namespaces;
 pub mod sessions;
+pub mod torture;

@@ -40,8 +40,12 @@ pub struct Direction {
     pub kernel_skbs: u64,
     /// `CLOCK_MONOTONIC` in ns, coarse, when a byte last moved. Written by the owner.
     pub last_activity_ns: u64,
-    /// Room for the frame cursor.
-    pub reserved_bpf: [u64; 2],
+    /// TCP sequence number behind the last skb of S, with
+    /// [`EXPECTED_KNOWN`] set once there was one. Written by BPF.
+    pub expected_seq: u64,
+    /// Not 0: BPF could not cut a retransmission off the front of an skb, so
+    /// that bytes came twice. The session must end in a reset. Written by BPF.
+    pub broken: u64,
 
     /// Diverted bytes that user space has read AND written to T. Written by user space.
     pub relayed: u64,
@@ -52,6 +56,9 @@ pub struct Direction {
     /// Room for more of user space's own.
     pub reserved_user: [u64; 5],
 }
+
+/// Bit of [`Direction::expected_seq`] that says that its lower half counts.
+pub const EXPECTED_KNOWN: u64 = 1 << 32;
 
 const _: () = assert!(size_of::<Direction>() == 128 && align_of::<Direction>() == 64);
 

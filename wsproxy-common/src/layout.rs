@@ -13,6 +13,8 @@ pub struct SocketOffsets {
     pub write_seq: u32,
     /// `tcp_sock.snd_una`, u32.
     pub snd_una: u32,
+    /// `tcp_sock.copied_seq`, u32.
+    pub copied_seq: u32,
     /// `sock.sk_sndbuf`, int.
     pub sk_sndbuf: u32,
     /// `sock.sk_wmem_queued`, int.

@@ -7,7 +7,7 @@
 pub enum Reason {
     /// Redirected to the target.
     Redirected = 0,
-    /// Passed: an skb without bytes (a bare FIN).
+    /// Dropped: an skb without bytes (a bare FIN). The only exit that drops.
     Empty = 1,
     /// Passed: user space owns the direction.
     RelayOwns = 2,
@@ -29,11 +29,17 @@ pub enum Reason {
     LineariseFailed = 10,
     /// Not an exit: the ring buffer was full; user space finds the direction by its sweep.
     NotifyLost = 11,
+    /// Not an exit: the front of an skb had come before (a retransmission merged with new
+    /// data) and was cut off.
+    Trimmed = 12,
+    /// Passed and taken from the kernel: the front could not be cut off; user space ends the
+    /// session in a reset.
+    TrimFailed = 13,
 }
 
 impl Reason {
     /// How many there are; the length of the counter array.
-    pub const COUNT: u32 = 12;
+    pub const COUNT: u32 = 14;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -49,6 +55,8 @@ impl Reason {
         Self::Linearised,
         Self::LineariseFailed,
         Self::NotifyLost,
+        Self::Trimmed,
+        Self::TrimFailed,
     ];
 
     /// The label under which metrics and logs name it.
@@ -67,6 +75,8 @@ impl Reason {
             Self::Linearised => "linearised",
             Self::LineariseFailed => "linearise_failed",
             Self::NotifyLost => "notify_lost",
+            Self::Trimmed => "trimmed",
+            Self::TrimFailed => "trim_failed",
         }
     }
 

@@ -4,13 +4,17 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::sk_action::SK_PASS,
-    helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_coarse_ns, bpf_skb_pull_data},
+    bindings::sk_action::{SK_DROP, SK_PASS},
+    helpers::generated::{
+        bpf_get_socket_cookie, bpf_ktime_get_coarse_ns, bpf_skb_adjust_room, bpf_skb_pull_data,
+    },
     macros::stream_verdict,
     programs::SkBuffContext,
 };
 use wsproxy_common::{
-    Direction, Owner, Reason, direction::opposite, layout::LINEARISE_MAX, layout::LINEARISE_MIN,
+    Direction, Owner, Reason,
+    direction::{EXPECTED_KNOWN, opposite},
+    layout::{LINEARISE_MAX, LINEARISE_MIN},
 };
 
 use crate::{
@@ -29,15 +33,21 @@ const RESUME: u64 = Owner::Resume as u64;
 pub fn wsproxy_splice(ctx: SkBuffContext) -> u32 {
     let reason = try_splice(&ctx);
     count(reason);
-    // Both pass and redirect are SK_PASS: the redirect was noted in the skb. Never SK_DROP:
-    // that would lose bytes that TCP has already acknowledged.
+    if matches!(reason, Reason::Empty) {
+        // A bare FIN; TCP has noted it already. Passed while redirected bytes wait in this
+        // socket's queue, it would wait behind them, and the kernel's worker takes the zero
+        // bytes it then moves for a hard error: EPIPE, nothing is sent any more
+        // (`sk_psock_backlog`). Dropped, it loses no byte.
+        return SK_DROP;
+    }
+    // Both pass and redirect are SK_PASS: the redirect was noted in the skb. Never SK_DROP of
+    // bytes: TCP has already acknowledged them.
     SK_PASS
 }
 
 #[inline(always)]
 fn try_splice(ctx: &SkBuffContext) -> Reason {
-    let len = u64::from(ctx.len());
-    if len == 0 {
+    if ctx.len() == 0 {
         // It carries the FIN, which is not redirected.
         return Reason::Empty;
     }
@@ -53,7 +63,17 @@ fn try_splice(ctx: &SkBuffContext) -> Reason {
     // SAFETY: `record` points into the map; each word in it has one writer at a time or is
     // accessed atomically, see `Direction`.
     unsafe {
+        let trimmed = trim(ctx, index, &raw mut (*record).expected_seq);
+        // Its length may be another now.
+        let len = u64::from(ctx.len());
+        if len == 0 {
+            return Reason::Empty;
+        }
         atomic::store(&raw mut (*record).last_activity_ns, bpf_ktime_get_coarse_ns());
+        if !trimmed {
+            atomic::store(&raw mut (*record).broken, 1);
+            return take_away(index, record, len, 0, Reason::TrimFailed);
+        }
         splice(ctx, index, record, len)
     }
 }
@@ -117,6 +137,46 @@ unsafe fn splice(ctx: &SkBuffContext, index: u32, record: *mut Direction, len: u
         let skbs = &raw mut (*record).kernel_skbs;
         atomic::store(skbs, atomic::load(skbs).wrapping_add(1));
         Reason::Redirected
+    }
+}
+
+/// Cuts off the front of the skb what an earlier one has brought already; false when it
+/// can't. A retransmission that TCP has merged with new data is queued whole, and a reader
+/// may have stopped inside a packet before the socket came into the map: TCP's own readers
+/// skip the old part by `copied_seq`, `tcp_read_skb` does not. `expected` is
+/// [`Direction::expected_seq`].
+#[inline(always)]
+unsafe fn trim(ctx: &SkBuffContext, index: u32, expected: *mut u64) -> bool {
+    /// Most that one call cuts off (`sk_skb_adjust_room`).
+    const STEP: u32 = 0xfff;
+    /// Calls that cut off an skb of 64 KiB.
+    const STEPS: u32 = 17;
+    unsafe {
+        let skb = ctx.skb.skb;
+        // `TCP_SKB_CB(skb)->seq` and `end_seq`: still there, in the words that the kernel
+        // shows a program of this type as its own (`struct sk_skb_cb`). The self-test checks
+        // it on the running kernel.
+        let (seq, end) = ((*skb).cb[0], (*skb).cb[1]);
+        let known = atomic::load(expected);
+        atomic::store(expected, EXPECTED_KNOWN | u64::from(end));
+        let read_to =
+            if known == 0 { target::read_up_to(index).unwrap_or(seq) } else { known as u32 };
+        let mut old = read_to.wrapping_sub(seq);
+        if (old as i32) <= 0 {
+            return true;
+        }
+        count(Reason::Trimmed);
+        for _ in 0..STEPS {
+            let step = if old > STEP { STEP } else { old };
+            if bpf_skb_adjust_room(skb, -(step as i32), 0, 0) != 0 {
+                return false;
+            }
+            old -= step;
+            if old == 0 {
+                return true;
+            }
+        }
+        false
     }
 }
 

@@ -7,8 +7,14 @@ use crate::maps::SOCKETS;
 
 /// Written by the loader from the kernel's BTF before the object is loaded.
 #[unsafe(no_mangle)]
-static SOCKET_OFFSETS: SocketOffsets =
-    SocketOffsets { bytes_acked: 0, write_seq: 0, snd_una: 0, sk_sndbuf: 0, sk_wmem_queued: 0 };
+static SOCKET_OFFSETS: SocketOffsets = SocketOffsets {
+    bytes_acked: 0,
+    write_seq: 0,
+    snd_una: 0,
+    copied_seq: 0,
+    sk_sndbuf: 0,
+    sk_wmem_queued: 0,
+};
 
 /// What the target's TCP has and can take, in bytes.
 pub struct Target {
@@ -52,5 +58,26 @@ pub fn look(index: u32) -> Option<Target> {
             count: acked.wrapping_add(u64::from(write_seq.wrapping_sub(snd_una))),
             room: i64::from(sndbuf) - i64::from(queued),
         })
+    }
+}
+
+/// Sequence number up to which the socket at `index` was read.
+#[inline(always)]
+pub fn read_up_to(index: u32) -> Option<u32> {
+    // SAFETY: as in `look`.
+    unsafe {
+        let socket =
+            bpf_map_lookup_elem((&raw const SOCKETS).cast_mut().cast(), (&raw const index).cast());
+        if socket.is_null() {
+            return None;
+        }
+        let tcp = bpf_skc_to_tcp_sock(socket).cast::<u8>().cast_const();
+        let read = if tcp.is_null() {
+            None
+        } else {
+            Some(field(tcp, &raw const SOCKET_OFFSETS.copied_seq))
+        };
+        bpf_sk_release(socket);
+        read
     }
 }

@@ -24,7 +24,8 @@ pub struct SharedDirection {
     pub kernel_bytes: AtomicU64,
     pub kernel_skbs: AtomicU64,
     pub last_activity_ns: AtomicU64,
-    reserved_bpf: [AtomicU64; 2],
+    pub expected_seq: AtomicU64,
+    pub broken: AtomicU64,
     pub relayed: AtomicU64,
     pub relay_bytes: AtomicU64,
     pub generation: AtomicU64,
@@ -42,6 +43,8 @@ const _: () = {
     assert!(
         offset_of!(SharedDirection, last_activity_ns) == offset_of!(Direction, last_activity_ns)
     );
+    assert!(offset_of!(SharedDirection, expected_seq) == offset_of!(Direction, expected_seq));
+    assert!(offset_of!(SharedDirection, broken) == offset_of!(Direction, broken));
     assert!(offset_of!(SharedDirection, relayed) == offset_of!(Direction, relayed));
     assert!(offset_of!(SharedDirection, relay_bytes) == offset_of!(Direction, relay_bytes));
     assert!(offset_of!(SharedDirection, generation) == offset_of!(Direction, generation));
@@ -136,6 +139,30 @@ pub fn tcp_bytes_acked(socket: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(u64::from_ne_bytes(acked))
 }
 
+/// Whether the connection is in state ESTABLISHED: `TCP_INFO.tcpi_state`, its first byte.
+///
+/// # Errors
+/// What `getsockopt(2)` says.
+pub fn tcp_is_established(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    const TCP_ESTABLISHED: u8 = 1;
+    let mut state = 0u8;
+    let mut len: libc::socklen_t = 1;
+    // SAFETY: the buffer is one byte, and `len` says so.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut len,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(state == TCP_ESTABLISHED)
+}
+
 /// `SIOCOUTQ`: bytes in the send queue that are not acknowledged yet.
 ///
 /// # Errors
@@ -171,6 +198,27 @@ pub fn kick_receive_queue(socket: BorrowedFd<'_>) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// `setsockopt(TCP_LINGER2, -1)`: once this socket is closed and its FIN is
+/// acknowledged, its peer gets a reset, instead of `tcp_fin_timeout` seconds
+/// of silence (`tcp_rcv_state_process`, `__tcp_close`).
+///
+/// # Errors
+/// What `setsockopt(2)` says.
+pub fn reset_behind_fin(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let never: libc::c_int = -1;
+    // SAFETY: the option value is one int that outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_LINGER2,
+            (&raw const never).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Waits until every BPF program that runs now has finished:
 /// `membarrier(MEMBARRIER_CMD_GLOBAL)` is `synchronize_rcu()`
 /// (`kernel/sched/membarrier.c`), and programs run inside RCU read sections.
@@ -193,7 +241,7 @@ pub fn socket_cookie(socket: impl AsFd) -> io::Result<u64> {
     Ok(rustix::net::sockopt::socket_cookie(socket)?)
 }
 
-// SAFETY: integers only, no padding (five u32), every bit pattern is valid.
+// SAFETY: integers only, no padding (all u32), every bit pattern is valid.
 unsafe impl aya::Pod for Offsets {}
 
 /// `wsproxy_common::layout::SocketOffsets`, in a type of this crate, as aya

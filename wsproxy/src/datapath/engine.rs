@@ -360,6 +360,7 @@ impl Engine {
         }
         let hung_up = flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
         if hung_up {
+            session.hung_up[side] = true;
             session.take(side, &shared);
         }
         let readable = hung_up || flags.contains(EventFlags::IN);

@@ -74,12 +74,22 @@ struct Residue {
     written: usize,
 }
 
+/// What the kernel does with the source of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// S is a plain socket.
+    None,
+    /// S is in the socket map, T is not: the verdict program counts and passes, and can't take over.
+    Counted,
+    /// Both are in the socket map: the kernel may take over.
+    Full,
+}
+
 /// One direction of one session.
 #[derive(Debug)]
 pub struct Lane {
     state: State,
-    /// The sockets are in the socket map: the verdict program counts and may take over.
-    attached: bool,
+    attachment: Attachment,
     /// Send the FIN as soon as S has nothing more at hand, without waiting for its end.
     closing: bool,
     residue: Option<Box<Residue>>,
@@ -90,13 +100,13 @@ const READS_PER_TURN: u32 = 16;
 
 impl Lane {
     /// A lane that user space owns, with `early` bytes of S already in hand.
-    /// When `attached`, the record's `handed` is T's count, and its `diverted`
+    /// When attached, the record's `handed` is T's count, and its `diverted`
     /// minus `relayed` is the number of early bytes.
     #[must_use]
-    pub fn new(attached: bool, early: &[u8]) -> Self {
+    pub fn new(attachment: Attachment, early: &[u8]) -> Self {
         let residue =
             (!early.is_empty()).then(|| Box::new(Residue { bytes: early.to_vec(), written: 0 }));
-        Self { state: State::Relay, attached, closing: false, residue }
+        Self { state: State::Relay, attachment, closing: false, residue }
     }
 
     /// T got its FIN.
@@ -184,7 +194,8 @@ impl Lane {
                             self.forward(wire, record, &buf[..n], now_ns)?;
                             // Without the socket map a short read of a stream means "empty"
                             // (epoll(7)), and the next byte is a new edge.
-                            let trusted = rest && !self.attached && !self.closing;
+                            let plain = self.attachment == Attachment::None;
+                            let trusted = rest && plain && !self.closing;
                             if trusted && n < buf.len() && self.residue.is_none() {
                                 return Ok(Want::Readable);
                             }
@@ -216,7 +227,7 @@ impl Lane {
             self.state = State::Discarding;
             return Ok(None);
         }
-        if !self.attached {
+        if self.attachment != Attachment::Full {
             return Ok(Some(Want::Readable));
         }
         self.offer(record);
@@ -239,7 +250,7 @@ impl Lane {
 
     /// Bytes were diverted that have not been written to T.
     fn unread(&self, record: &SharedDirection) -> bool {
-        self.attached
+        self.attachment != Attachment::None
             && record.diverted.load(Ordering::SeqCst) != record.relayed.load(Ordering::Relaxed)
     }
 

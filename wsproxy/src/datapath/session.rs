@@ -13,7 +13,7 @@ use rustix::{
 
 use super::{
     Carried, Ending, Handover, Path, Reservation, SessionEnd, SessionMeta, Shared,
-    lane::{Fault, Lane, Want, Wire},
+    lane::{Attachment, Fault, Lane, Want, Wire},
 };
 use crate::sys::{self, SharedDirection};
 
@@ -87,6 +87,8 @@ pub(super) struct Session {
     place: Reservation,
     meta: SessionMeta,
     path: Path,
+    /// Which sockets are in the socket map; one may be although the session is relayed.
+    inside: [bool; 2],
     started: Instant,
     /// Totals of the place before this session.
     before: [Carried; 2],
@@ -94,6 +96,9 @@ pub(super) struct Session {
     closing: Option<Closing>,
     /// Lanes that the last sweep found given back without a word.
     suspects: [bool; 2],
+    /// S has hung up: epoll tells that once, so no short read may be taken for an empty
+    /// S any more; the FIN may stand behind it.
+    pub(super) hung_up: [bool; 2],
     /// Waits in the engine's queue of sessions to run again at once / in a moment.
     pub(super) queued: [bool; 2],
 }
@@ -124,18 +129,29 @@ impl Session {
         }
         let early = [early_to_upstream.len() as u64, early_to_client.len() as u64];
         let mut path = Path::Relay;
+        let mut inside = [false; 2];
         if let Some(kernel) = &shared.kernel {
             place.mark_used();
-            let [client, upstream] = sockets.each_ref().map(AsFd::as_fd);
-            match kernel.attach(place.slot(), records, client, upstream, early) {
-                Ok(()) => path = Path::Sockmap,
-                Err(error) => shared.observer.fell_back(&meta, refusal_label(&error), &error),
+            let sockets = sockets.each_ref().map(AsFd::as_fd);
+            let attached = kernel.attach(place.slot(), records, sockets, early);
+            inside = attached.inside;
+            match attached.error {
+                None => path = Path::Sockmap,
+                Some(error) => shared.observer.fell_back(&meta, refusal_label(&error), &error),
             }
         }
         shared.live(path).fetch_add(1, Relaxed);
-        let attached = path == Path::Sockmap;
+        let attachment = |side: usize| match (path, inside[side]) {
+            (Path::Sockmap, _) => Attachment::Full,
+            (Path::Relay, true) => Attachment::Counted,
+            (Path::Relay, false) => Attachment::None,
+        };
         Self {
-            lanes: [Lane::new(attached, &early_to_upstream), Lane::new(attached, &early_to_client)],
+            lanes: [
+                Lane::new(attachment(CLIENT), &early_to_upstream),
+                Lane::new(attachment(UPSTREAM), &early_to_client),
+            ],
+            inside,
             wants: [Want::Readable; 2],
             watched: [EventFlags::empty(); 2],
             sockets,
@@ -146,6 +162,7 @@ impl Session {
             first_finished: None,
             closing: None,
             suspects: [false; 2],
+            hung_up: [false; 2],
             queued: [false; 2],
             place,
         }
@@ -169,6 +186,11 @@ impl Session {
         rest: bool,
     ) -> Progress {
         let record = records(shared, self.place.slot())[side];
+        if self.inside[side] && record.broken.load(std::sync::atomic::Ordering::Relaxed) != 0 {
+            let error = io::Error::other("the kernel could not cut off a retransmission");
+            return Progress::Broken { side, error };
+        }
+        let rest = rest && !self.hung_up[side];
         let mut pair =
             Pair { source: self.sockets[side].as_fd(), target: self.sockets[1 - side].as_fd() };
         match self.lanes[side].run(&mut pair, record, buf, now, rest) {
@@ -275,7 +297,7 @@ impl Session {
 
     /// Ends the session: out of the maps, sockets closed or reset, told.
     pub(super) fn end(self, shared: &Shared, cause: Cause) {
-        if self.path == Path::Sockmap
+        if self.inside.contains(&true)
             && let Some(kernel) = &shared.kernel
         {
             kernel.detach(self.place.slot(), self.socket(CLIENT), self.socket(UPSTREAM));
@@ -284,8 +306,7 @@ impl Session {
             Cause::Finished => [false; 2],
             Cause::Late | Cause::Failed(_) => [true; 2],
             // The other side is reset too, unless it has already been sent all of the broken
-            // side's bytes and its FIN: those must still arrive, and the kernel answers
-            // what the other side sends from now on with a reset.
+            // side's bytes and its FIN: those must still arrive, the reset behind them.
             Cause::Broke { side, .. } => {
                 let mut reset = [true; 2];
                 reset[1 - side] = !self.lanes[*side].is_finished();
@@ -296,6 +317,10 @@ impl Session {
             if reset {
                 // Linger 0: close sends RST and drops what is queued.
                 let _ = sockopt::set_socket_linger(socket, Some(std::time::Duration::ZERO));
+            } else if matches!(cause, Cause::Broke { .. }) {
+                // The kernel would answer NEW data with a reset, but a side whose window we
+                // have closed sends none, and would wait for as long as the socket lingers.
+                let _ = sys::reset_behind_fin(socket.as_fd());
             }
         }
         let [to_upstream, to_client] = self.moved(shared);
@@ -368,10 +393,12 @@ pub(super) fn now_ns() -> u64 {
 /// Label for a socket that the socket map did not take.
 fn refusal_label(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
+        // One side has closed its direction, or all, before the hand-over.
+        None if error.kind() == io::ErrorKind::NotConnected => "closed_early",
+        Some(libc::ENOTCONN) => "closed_early",
         Some(libc::EOPNOTSUPP) => "socket_not_supported",
         Some(libc::ENOMEM | libc::E2BIG | libc::ENOSPC) => "map_full",
-        Some(libc::EBUSY) => "socket_busy",
-        Some(libc::EINVAL | libc::ENOTCONN) => "socket_not_established",
+        Some(libc::EBUSY | libc::EINVAL) => "socket_busy",
         _ => "insert_failed",
     }
 }

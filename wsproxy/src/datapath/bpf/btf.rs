@@ -50,6 +50,7 @@ pub fn socket_offsets(btf: &[u8]) -> Result<SocketOffsets, BtfError> {
         bytes_acked: index.offset("tcp_sock", "bytes_acked")?,
         write_seq: index.offset("tcp_sock", "write_seq")?,
         snd_una: index.offset("tcp_sock", "snd_una")?,
+        copied_seq: index.offset("tcp_sock", "copied_seq")?,
         sk_sndbuf: index.offset("sock", "sk_sndbuf")?,
         sk_wmem_queued: index.offset("sock", "sk_wmem_queued")?,
     })

@@ -200,53 +200,71 @@ impl Kernel {
     /// space holds: read before, not yet written.
     ///
     /// Nothing may have been read from or written to the sockets that is not
-    /// either in `early` or in the target's TCP. On an error nothing is left
-    /// in the maps.
-    ///
-    /// # Errors
-    /// The kernel does not take one of the sockets (MPTCP, kTLS), or a system
-    /// call on it failed; the session can still be relayed.
+    /// either in `early` or in the target's TCP.
     pub fn attach(
         &self,
         slot: u32,
         records: [&SharedDirection; 2],
-        client: BorrowedFd<'_>,
-        upstream: BorrowedFd<'_>,
+        sockets: [BorrowedFd<'_>; 2],
         early: [u64; 2],
-    ) -> io::Result<()> {
-        let cookies = [sys::socket_cookie(client)?, sys::socket_cookie(upstream)?];
-        for (at, target) in [(0, upstream), (1, client)] {
-            let record = records[at];
+    ) -> Attached {
+        match self.prepare(records, sockets, early) {
+            Ok(cookies) => self.insert(slot, cookies, sockets),
+            Err(error) => Attached { inside: [false; 2], error: Some(error) },
+        }
+    }
+
+    /// Sets the records up; gives the sockets' cookies.
+    fn prepare(
+        &self,
+        records: [&SharedDirection; 2],
+        sockets: [BorrowedFd<'_>; 2],
+        early: [u64; 2],
+    ) -> io::Result<[u64; 2]> {
+        for socket in sockets {
+            // `sock_map_sk_state_allowed` takes established sockets only. Known before anything
+            // is inserted, this costs nothing; see `Attached` for when it is not.
+            if !sys::tcp_is_established(socket)? {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+        }
+        for (at, record) in records.into_iter().enumerate() {
             record.owner.store(Owner::Relay as u64, Ordering::SeqCst);
             record.diverted.store(early[at], Ordering::SeqCst);
             record.relayed.store(0, Ordering::SeqCst);
-            record.handed.store(exact_count(target)?, Ordering::SeqCst);
+            record.expected_seq.store(0, Ordering::SeqCst);
+            record.broken.store(0, Ordering::SeqCst);
+            record.handed.store(exact_count(sockets[1 - at])?, Ordering::SeqCst);
         }
-        let inserted = self.insert(slot, cookies, client, upstream);
-        let kicked = inserted.and_then(|()| {
-            sys::kick_receive_queue(client)?;
-            sys::kick_receive_queue(upstream)
-        });
-        if kicked.is_err() {
-            self.remove(slot, cookies);
-        }
-        kicked
+        Ok([sys::socket_cookie(sockets[0])?, sys::socket_cookie(sockets[1])?])
     }
 
-    fn insert(
-        &self,
-        slot: u32,
-        cookies: [u64; 2],
-        client: BorrowedFd<'_>,
-        upstream: BorrowedFd<'_>,
-    ) -> io::Result<()> {
+    fn insert(&self, slot: u32, cookies: [u64; 2], sockets: [BorrowedFd<'_>; 2]) -> Attached {
+        let indices = [to_upstream(slot), to_client(slot)];
+        let mut attached = Attached { inside: [false; 2], error: None };
         let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
-        let pairs = [(to_upstream(slot), cookies[0]), (to_client(slot), cookies[1])];
-        for (index, cookie) in pairs {
-            maps.by_cookie.insert(cookie, index, 0).map_err(map_error)?;
+        for at in 0..2 {
+            let inserted = maps
+                .by_cookie
+                .insert(cookies[at], indices[at], 0)
+                .and_then(|()| maps.sockets.set(indices[at], &sockets[at].as_raw_fd(), 0));
+            match inserted {
+                Ok(()) => attached.inside[at] = true,
+                Err(error) => {
+                    let _gone = maps.by_cookie.remove(&cookies[at]);
+                    attached.error = Some(map_error(error));
+                    break;
+                }
+            }
         }
-        maps.sockets.set(pairs[0].0, &client.as_raw_fd(), 0).map_err(map_error)?;
-        maps.sockets.set(pairs[1].0, &upstream.as_raw_fd(), 0).map_err(map_error)
+        drop(maps);
+        let inside = sockets.into_iter().zip(attached.inside).filter(|(_, inside)| *inside);
+        for (socket, _) in inside {
+            if let Err(error) = sys::kick_receive_queue(socket) {
+                attached.error.get_or_insert(error);
+            }
+        }
+        attached
     }
 
     fn remove(&self, slot: u32, cookies: [u64; 2]) {
@@ -291,6 +309,17 @@ fn map_error(error: MapError) -> io::Error {
         MapError::SyscallError(e) => e.io_error,
         other => io::Error::other(other),
     }
+}
+
+/// Which sockets of a session are in the map. One that is stays there until
+/// the session ends, even where the other was refused: bytes may already wait in
+/// the queue that the map has given it, and they are lost when it leaves.
+#[derive(Debug)]
+pub struct Attached {
+    /// The client's, the upstream's.
+    pub inside: [bool; 2],
+    /// Why the session must be relayed, unless both are in.
+    pub error: Option<io::Error>,
 }
 
 /// Bytes ever given to the socket's TCP, exactly; nobody may write to it meanwhile.

@@ -1,0 +1,157 @@
+//! Three network namespaces in a row (client, gateway, server), joined by two
+//! veth pairs. A socket belongs to the namespace of the thread that opened it,
+//! whoever uses it later: short-lived threads open the peers' sockets, and the
+//! test itself lives in the gateway.
+
+use std::{
+    fs::File,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// One of the three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Where clients are.
+    Client,
+    /// Where the datapath runs.
+    Gateway,
+    /// Where servers are.
+    Server,
+}
+
+/// Address family of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// The namespaces; gone when dropped, the links with them.
+#[derive(Debug)]
+pub struct Net {
+    name: String,
+    /// Largest packet.
+    pub mtu: u32,
+}
+
+/// MTU below which Linux has no IPv6 on a link (RFC 8200, section 5).
+const V6_MTU: u32 = 1280;
+
+fn ip(words: &str) {
+    let output = Command::new("ip")
+        .args(words.split_whitespace())
+        .output()
+        .unwrap_or_else(|e| panic!("ip (iproute2) is needed: {e}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {words}: {errors}");
+}
+
+impl Net {
+    /// Makes them. With an MTU below Ethernet's, packets really are that
+    /// small: veth would pass 64 KiB at once whatever its MTU.
+    #[must_use]
+    pub fn new(mtu: u32) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("wsp{}n{number}", std::process::id());
+        // From here on `Drop` cleans up, however far this comes.
+        let net = Self { name, mtu };
+        for place in [Place::Client, Place::Gateway, Place::Server] {
+            let ns = net.namespace(place);
+            ip(&format!("netns add {ns}"));
+            ip(&format!("-n {ns} link set lo up"));
+        }
+        net.join(Place::Client, "client");
+        net.join(Place::Server, "server");
+        net
+    }
+
+    fn join(&self, place: Place, link: &str) {
+        let (far, gateway) = (self.namespace(place), self.namespace(Place::Gateway));
+        let mtu = self.mtu;
+        ip(&format!("link add {link} mtu {mtu} netns {far} type veth peer {link} netns {gateway}"));
+        for (ns, at) in [(far, place), (gateway, Place::Gateway)] {
+            let link = format!("-n {ns} link set {link}");
+            ip(&format!("{link} mtu {mtu}"));
+            if mtu < 1500 {
+                ip(&format!("{link} gso_max_segs 1"));
+            }
+            ip(&format!("{link} up"));
+            self.add_addresses(place, at, &ns);
+        }
+    }
+
+    fn add_addresses(&self, hop: Place, at: Place, ns: &str) {
+        let link = if hop == Place::Client { "client" } else { "server" };
+        let v4 = address(hop, at, Family::V4);
+        ip(&format!("-n {ns} addr add {v4}/24 dev {link}"));
+        if self.mtu >= V6_MTU {
+            let v6 = address(hop, at, Family::V6);
+            // Usable at once: nobody else has it.
+            ip(&format!("-n {ns} addr add {v6}/64 dev {link} nodad"));
+        }
+    }
+
+    fn namespace(&self, place: Place) -> String {
+        format!("{}{place:?}", self.name)
+    }
+
+    /// Families that this net speaks.
+    #[must_use]
+    pub fn families(&self) -> &'static [Family] {
+        if self.mtu >= V6_MTU { &[Family::V4, Family::V6] } else { &[Family::V4] }
+    }
+
+    /// Runs `work` in a namespace, on a thread of its own.
+    ///
+    /// # Panics
+    /// When `work` does.
+    pub fn within<T: Send>(&self, place: Place, work: impl FnOnce() -> T + Send) -> T {
+        let path = format!("/run/netns/{}", self.namespace(place));
+        let namespace = File::open(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let result = thread::scope(|scope| {
+            let work = scope.spawn(|| {
+                let network = Some(LinkNameSpaceType::Network);
+                move_into_link_name_space(namespace.as_fd(), network).expect("setns(2)");
+                work()
+            });
+            work.join()
+        });
+        // The message was printed by that thread already.
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Takes the cable out at the client or the server.
+    pub fn unplug(&self, place: Place) {
+        let link = if place == Place::Client { "client" } else { "server" };
+        ip(&format!("-n {} link set {link} down", self.namespace(place)));
+    }
+}
+
+/// The address on the hop between the gateway and `hop`, of the one or the other.
+#[must_use]
+pub fn address(hop: Place, at: Place, family: Family) -> IpAddr {
+    let net = if hop == Place::Client { 1 } else { 2 };
+    let host = if at == Place::Gateway { 1 } else { 2 };
+    match family {
+        Family::V4 => Ipv4Addr::new(10, 77, net, host).into(),
+        Family::V6 => Ipv6Addr::new(0xfd77, net.into(), 0, 0, 0, 0, 0, host.into()).into(),
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for place in [Place::Client, Place::Gateway, Place::Server] {
+            // May be missing when `new` failed; nothing to add to its panic.
+            let _ = Command::new("ip").args(["netns", "del", &self.namespace(place)]).output();
+        }
+    }
+}
