@@ -83,12 +83,40 @@ fn sockmap_autobahn_equals_direct() {
     autobahn_equals_direct(Datapath::Sockmap);
 }
 
+#[test]
+fn relay_chromium_on_the_demo_page() {
+    chromium_on_the_demo_page(Datapath::Relay, "relay");
+}
+#[test]
+fn sockmap_chromium_on_the_demo_page() {
+    chromium_on_the_demo_page(Datapath::Sockmap, "kernel");
+}
+
+/// A browser opens the embedded page, talks through the embedded server, and the page names
+/// what carries its session.
+fn chromium_on_the_demo_page(datapath: Datapath, path: &str) {
+    let Some(bench) = Bench::new(datapath) else {
+        return;
+    };
+    let proxy = Proxy::start(&bench, datapath, None);
+    let before = proxy.metrics();
+    let screenshot = bench.logs.join("demo.png");
+    let mut command = bench.script(Peer::Node, "", "chromium.js");
+    let page = format!("http://{}/", proxy.listen);
+    command.args(["--url", &page, "--path", path, "--screenshot"]).arg(&screenshot);
+    let printed = bench.finish(&mut command);
+    let summary: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+    assert!(summary["ok"] == true && summary["path"] == path, "{printed}");
+    assert!(fs::metadata(&screenshot).is_ok_and(|m| m.len() > 1000), "no screenshot");
+    proxy.assert_carried(datapath, &before, 1.0);
+}
+
 fn through_proxy(datapath: Datapath, client: Peer, server: Peer) {
     let Some(bench) = Bench::new(datapath) else {
         return;
     };
     let (_server, upstream) = bench.server(server);
-    let proxy = Proxy::start(&bench, datapath, upstream);
+    let proxy = Proxy::start(&bench, datapath, Some(upstream));
     let before = proxy.metrics();
 
     let mut command = bench.script(client, "py_client.py", "ws_client.js");
@@ -106,7 +134,7 @@ fn autobahn_equals_direct(datapath: Datapath) {
     };
     // ws, not websockets: it passes every case (websockets fails 7.1.5, 9.3.1 and others).
     let (_server, upstream) = bench.server(Peer::Node);
-    let proxy = Proxy::start(&bench, datapath, upstream);
+    let proxy = Proxy::start(&bench, datapath, Some(upstream));
     let before = proxy.metrics();
     let report = |name: &str, address| {
         let path = bench.logs.join(name);
@@ -230,11 +258,14 @@ struct Proxy {
 }
 
 impl Proxy {
-    fn start(bench: &Bench, datapath: Datapath, upstream: SocketAddr) -> Proxy {
+    /// In front of `upstream`, or of the embedded server.
+    fn start(bench: &Bench, datapath: Datapath, upstream: Option<SocketAddr>) -> Proxy {
         let [listen, admin] = free_addresses();
         let mut command = Command::new(&bench.wsproxy);
         command.arg("run").args(["--datapath", datapath.name()]);
-        for (flag, address) in [("--listen", listen), ("--upstream", upstream), ("--admin", admin)]
+        let upstream = upstream.map(|address| ("--upstream", address));
+        for (flag, address) in
+            [("--listen", listen), ("--admin", admin)].into_iter().chain(upstream)
         {
             command.arg(flag).arg(address.to_string());
         }

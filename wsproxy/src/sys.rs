@@ -233,6 +233,16 @@ pub fn wait_for_running_programs() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Gives memory that was used and freed back to the system, where the C
+/// library can: reading the kernel's types takes tens of MB for a moment.
+pub fn release_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: touches only memory that the allocator knows to be free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// The cookie of a socket, as `bpf_get_socket_cookie` gives it.
 ///
 /// # Errors

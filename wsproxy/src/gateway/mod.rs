@@ -124,6 +124,7 @@ pub async fn start(config: Config) -> Result<Running, GatewayError> {
     let datapath = tokio::task::spawn_blocking(move || Datapath::start(options, reporter))
         .await
         .map_err(|e| StartError::System(io::Error::other(e)))??;
+    crate::sys::release_free_memory();
     let datapath = Arc::new(datapath);
     metrics.watch(&datapath);
     announce(&datapath, &metrics);
