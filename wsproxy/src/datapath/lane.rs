@@ -338,3 +338,7 @@ fn write(
 fn is_wait(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
+
+#[cfg(test)]
+#[path = "lane_tests.rs"]
+mod tests;
