@@ -29,9 +29,12 @@ unsafe fn field<T: Copy>(base: *const u8, offset: *const u32) -> T {
     unsafe { base.add(offset.read_volatile() as usize).cast::<T>().read_volatile() }
 }
 
-/// Looks the target up; `None` when it is not in the map.
+/// Reads fields of the socket at `index`; `None` when it is not in the map.
+///
+/// # Safety
+/// `read` may only read at offsets from [`SOCKET_OFFSETS`].
 #[inline(always)]
-pub fn look(index: u32) -> Option<Target> {
+unsafe fn with_tcp<T>(index: u32, read: impl FnOnce(*const u8) -> T) -> Option<T> {
     // SAFETY: a lookup in a SOCKMAP gives a referenced socket or null; it is released on
     // every path below. The offsets come from this kernel's BTF, and the verifier checks
     // each read against it.
@@ -42,21 +45,30 @@ pub fn look(index: u32) -> Option<Target> {
             return None;
         }
         let tcp = bpf_skc_to_tcp_sock(socket).cast::<u8>().cast_const();
-        if tcp.is_null() {
-            bpf_sk_release(socket);
-            return None;
-        }
-        // `bytes_acked` first: an acknowledgement between the reads then makes the sum too
-        // small (the packet waits for the next look), not too large.
-        let acked: u64 = field(tcp, &raw const SOCKET_OFFSETS.bytes_acked);
-        let write_seq: u32 = field(tcp, &raw const SOCKET_OFFSETS.write_seq);
-        let snd_una: u32 = field(tcp, &raw const SOCKET_OFFSETS.snd_una);
-        let sndbuf: i32 = field(tcp, &raw const SOCKET_OFFSETS.sk_sndbuf);
-        let queued: i32 = field(tcp, &raw const SOCKET_OFFSETS.sk_wmem_queued);
+        let found = if tcp.is_null() { None } else { Some(read(tcp)) };
         bpf_sk_release(socket);
-        Some(Target {
-            count: acked.wrapping_add(u64::from(write_seq.wrapping_sub(snd_una))),
-            room: i64::from(sndbuf) - i64::from(queued),
+        found
+    }
+}
+
+/// Looks the target up; `None` when it is not in the map.
+#[inline(always)]
+pub fn look(index: u32) -> Option<Target> {
+    // SAFETY: the offsets are those of the fields' types.
+    unsafe {
+        with_tcp(index, |tcp| {
+            // `bytes_acked` first: an acknowledgement between the reads then makes the sum too
+            // small (the packet waits for the next look), not too large. The count before the
+            // room: what the worker moves in between is then in both, not in neither.
+            let acked: u64 = field(tcp, &raw const SOCKET_OFFSETS.bytes_acked);
+            let write_seq: u32 = field(tcp, &raw const SOCKET_OFFSETS.write_seq);
+            let snd_una: u32 = field(tcp, &raw const SOCKET_OFFSETS.snd_una);
+            let sndbuf: i32 = field(tcp, &raw const SOCKET_OFFSETS.sk_sndbuf);
+            let queued: i32 = field(tcp, &raw const SOCKET_OFFSETS.sk_wmem_queued);
+            Target {
+                count: acked.wrapping_add(u64::from(write_seq.wrapping_sub(snd_una))),
+                room: i64::from(sndbuf) - i64::from(queued),
+            }
         })
     }
 }
@@ -64,20 +76,6 @@ pub fn look(index: u32) -> Option<Target> {
 /// Sequence number up to which the socket at `index` was read.
 #[inline(always)]
 pub fn read_up_to(index: u32) -> Option<u32> {
-    // SAFETY: as in `look`.
-    unsafe {
-        let socket =
-            bpf_map_lookup_elem((&raw const SOCKETS).cast_mut().cast(), (&raw const index).cast());
-        if socket.is_null() {
-            return None;
-        }
-        let tcp = bpf_skc_to_tcp_sock(socket).cast::<u8>().cast_const();
-        let read = if tcp.is_null() {
-            None
-        } else {
-            Some(field(tcp, &raw const SOCKET_OFFSETS.copied_seq))
-        };
-        bpf_sk_release(socket);
-        read
-    }
+    // SAFETY: the offset is that of a u32.
+    unsafe { with_tcp(index, |tcp| field(tcp, &raw const SOCKET_OFFSETS.copied_seq)) }
 }

@@ -184,18 +184,7 @@ pub fn tcp_unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
 /// # Errors
 /// What `setsockopt(2)` says.
 pub fn kick_receive_queue(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let one: libc::c_int = 1;
-    // SAFETY: the option value is one int that outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVLOWAT,
-            (&raw const one).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    set_int(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, 1)
 }
 
 /// `setsockopt(TCP_LINGER2, -1)`: once this socket is closed and its FIN is
@@ -205,14 +194,22 @@ pub fn kick_receive_queue(socket: BorrowedFd<'_>) -> io::Result<()> {
 /// # Errors
 /// What `setsockopt(2)` says.
 pub fn reset_behind_fin(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let never: libc::c_int = -1;
+    set_int(socket, libc::IPPROTO_TCP, libc::TCP_LINGER2, -1)
+}
+
+fn set_int(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the option value is one int that outlives the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_LINGER2,
-            (&raw const never).cast(),
+            level,
+            option,
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
