@@ -33,6 +33,8 @@ const RESUME: u64 = Owner::Resume as u64;
 pub fn wsproxy_splice(ctx: SkBuffContext) -> u32 {
     let reason = try_splice(&ctx);
     count(reason);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(&ctx, "{} bytes, reason {}", ctx.len(), reason as u32);
     if matches!(reason, Reason::Empty) {
         // A bare FIN; TCP has noted it already. Passed while redirected bytes wait in this
         // socket's queue, it would wait behind them, and the kernel's worker takes the zero

@@ -35,6 +35,9 @@ enum Command {
         /// Write nothing: rebuild into target/ and compare with the committed object
         #[arg(long)]
         check: bool,
+        /// Build an object that logs each packet, for debugging, into target/
+        #[arg(long, conflicts_with = "check")]
+        log: bool,
     },
     /// Install the third-party WebSocket peers of the tests into the build folder
     ///
@@ -76,7 +79,8 @@ fn main() -> ExitCode {
         return failure;
     }
     let done = match Cli::parse().command {
-        Command::BuildEbpf { check } => ebpf::main(check),
+        Command::BuildEbpf { check: _, log: true } => ebpf::build_logging(),
+        Command::BuildEbpf { check, log: false } => ebpf::main(check),
         Command::Setup { dir } => setup::main(dir),
         Command::Fuzz { seconds, target } => fuzz::main(target, seconds),
         Command::Test { long, torture_seconds } => {

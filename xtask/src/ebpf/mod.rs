@@ -75,7 +75,7 @@ pub fn check() -> Result<Checked> {
             differences.join("; ")
         )));
     }
-    let built = build(&toolchain)?;
+    let built = build(&toolchain, &root.join("target/ebpf"), &[])?;
     let copy = root.join("target/ebpf/wsproxy.bpf.o");
     ensure!(
         built == committed,
@@ -86,12 +86,24 @@ pub fn check() -> Result<Checked> {
     Ok(Checked::Same)
 }
 
+/// `cargo xtask build-ebpf --log`.
+pub fn build_logging() -> Result<()> {
+    let folder = shell::root().join("target/ebpf-log");
+    build(&Toolchain::find()?, &folder, &["--features", "log"])?;
+    println!(
+        "{0} logs each packet. To read it: cargo build --release --features bpf-log, then \n\
+         sudo env WSPROXY_LOG=debug WSPROXY_BPF_OBJECT={0} target/release/wsproxy run",
+        folder.join("wsproxy.bpf.o").display()
+    );
+    Ok(())
+}
+
 fn update() -> Result<()> {
     let root = shell::root();
     let toolchain = Toolchain::find()?;
     println!("building with {} ({})", toolchain.versions, toolchain.name());
     let sources = digest::of_tree(&root, &SOURCES)?;
-    let object = build(&toolchain)?;
+    let object = build(&toolchain, &root.join("target/ebpf"), &[])?;
     let hash = digest::of_bytes(&object);
     let size = object.len();
     let stamp = Stamp { versions: toolchain.versions, object: hash, sources };
@@ -107,9 +119,8 @@ fn update() -> Result<()> {
 }
 
 /// Builds the crate and strips its debug information, which leaves BTF.
-fn build(toolchain: &Toolchain) -> Result<Vec<u8>> {
+fn build(toolchain: &Toolchain, target_dir: &Path, features: &[&str]) -> Result<Vec<u8>> {
     let root = shell::root();
-    let target_dir = root.join("target/ebpf");
     // Fetching unpacks the sources into the folders that `rust_flags` names.
     shell::run(
         shell::cargo()
@@ -128,8 +139,9 @@ fn build(toolchain: &Toolchain) -> Result<Vec<u8>> {
     wrapper::put_before_rustc(&mut cargo)?;
     cargo
         .args(["build", "--quiet", "--locked", "--release", "--target", toolchain::TARGET])
+        .args(features)
         .current_dir(root.join("wsproxy-ebpf"))
-        .env("CARGO_TARGET_DIR", &target_dir)
+        .env("CARGO_TARGET_DIR", target_dir)
         .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(toolchain)?.join("\x1f"))
         .env_remove("RUSTFLAGS");
     shell::run(&mut cargo).with_context(|| {

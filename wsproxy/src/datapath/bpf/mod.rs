@@ -3,6 +3,8 @@
 //! that knows aya.
 
 pub mod btf;
+#[cfg(feature = "bpf-log")]
+mod debug;
 pub mod probe;
 pub mod selftest;
 
@@ -88,6 +90,16 @@ impl LoadError {
     }
 }
 
+#[cfg(not(feature = "bpf-log"))]
+fn object_bytes() -> &'static [u8] {
+    OBJECT
+}
+
+#[cfg(feature = "bpf-log")]
+fn object_bytes() -> std::borrow::Cow<'static, [u8]> {
+    debug::object().unwrap_or(OBJECT.into())
+}
+
 fn first_line(error: &dyn std::error::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().trim_end().to_owned()
 }
@@ -161,8 +173,10 @@ impl Kernel {
             .map_max_entries(maps::DIRECTIONS, directions)
             .map_max_entries(maps::BY_COOKIE, directions)
             .map_max_entries(maps::EVENTS, ring_bytes(directions))
-            .load(OBJECT)
+            .load(&object_bytes())
             .map_err(|e| LoadError::refused(&e))?;
+        #[cfg(feature = "bpf-log")]
+        debug::follow(&mut object);
 
         fn take<T: TryFrom<Map, Error = MapError>>(
             object: &mut Ebpf,
