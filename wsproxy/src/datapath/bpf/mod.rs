@@ -9,6 +9,7 @@ pub mod probe;
 pub mod selftest;
 
 use std::{
+    borrow::Cow,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::Path,
@@ -91,12 +92,12 @@ impl LoadError {
 }
 
 #[cfg(not(feature = "bpf-log"))]
-fn object_bytes() -> &'static [u8] {
-    OBJECT
+fn object_bytes() -> Cow<'static, [u8]> {
+    OBJECT.into()
 }
 
 #[cfg(feature = "bpf-log")]
-fn object_bytes() -> std::borrow::Cow<'static, [u8]> {
+fn object_bytes() -> Cow<'static, [u8]> {
     debug::object().unwrap_or(OBJECT.into())
 }
 
