@@ -119,4 +119,35 @@ mod tests {
         assert_eq!(turn(usize::MAX, 1).collect::<Vec<_>>(), [0]);
         assert_eq!(turn(7, 0).count(), 0);
     }
+
+    #[tokio::test]
+    async fn a_server_that_takes_no_connection_costs_its_time_limit_and_no_more() {
+        use socket2::{Domain, Socket, Type};
+
+        let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        full.listen(0).unwrap();
+        let address = full.local_addr().unwrap();
+        // Its backlog is full now: further SYNs stay unanswered.
+        let filling: Vec<_> = (0..4)
+            .map(|_| {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                let _in_progress = socket.connect(&address);
+                socket
+            })
+            .collect();
+        let open = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let parse = |address: SocketAddr| address.to_string().parse().unwrap();
+        let full_name = address.as_socket().unwrap();
+        let upstreams = Upstreams::new(vec![parse(full_name), parse(open.local_addr().unwrap())]);
+        let options = TcpOptions::new(&crate::config::Timeouts::default());
+        let failed = std::sync::Mutex::new(Vec::new());
+        let note = |name: &str| failed.lock().unwrap().push(name.to_owned());
+        let patience = Duration::from_millis(100);
+        let connected = upstreams.connect(patience, options, note).await.unwrap();
+        assert_eq!(*connected.name, *open.local_addr().unwrap().to_string());
+        assert_eq!(*failed.lock().unwrap(), [full_name.to_string()]);
+        drop(filling);
+    }
 }
