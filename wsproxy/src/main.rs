@@ -4,6 +4,7 @@ use std::{
     io::{self, Write as _},
     path::Path,
     process::ExitCode,
+    time::Duration,
 };
 
 use wsproxy::{
@@ -14,6 +15,9 @@ use wsproxy::{
 
 /// `EX_CONFIG` of `sysexits.h`.
 const EX_CONFIG: u8 = 78;
+
+/// At the end, how long a look-up of a name may still take before it is left alone.
+const RESOLVER_PATIENCE: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     match cli::parse_or_exit().command {
@@ -81,7 +85,10 @@ fn run(args: &RunArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    match runtime.block_on(serve(config)) {
+    let served = runtime.block_on(serve(config));
+    // The system's resolver blocks a thread for as long as its name servers take.
+    runtime.shutdown_timeout(RESOLVER_PATIENCE);
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error.as_ref()),
     }

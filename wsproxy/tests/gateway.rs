@@ -5,6 +5,7 @@ mod support;
 
 use std::{
     fs,
+    io::ErrorKind,
     net::{Ipv4Addr, SocketAddr},
     os::unix::net::UnixDatagram,
     path::Path,
@@ -343,8 +344,9 @@ fn running_out_of_descriptors_is_survived() {
             }
             let mut byte = [0];
             client.stream.set_nonblocking(true).unwrap();
-            let refused = client.stream.peek(&mut byte).is_ok();
+            let waits = client.stream.peek(&mut byte);
             client.stream.set_nonblocking(false).unwrap();
+            let refused = !waits.is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
             refused.then_some(false)
         })
         .then_some(client)
@@ -419,7 +421,7 @@ fn sigterm_ends_sessions_in_order() {
     assert!(std::net::TcpStream::connect(proxy.address).is_err(), "it still listens");
     drop((client, upstream));
     assert_eq!(proxy.wait().code(), Some(0));
-    let line = proxy.logged("session ended").unwrap();
+    let line = wait_for("the session's line", || proxy.logged("session ended"));
     assert_eq!(line["ended_by"], "drained", "{line}");
     assert_eq!(line["reset"], false, "{line}");
 }
@@ -440,7 +442,7 @@ fn sigterm_does_not_wait_for_ever() {
     assert_eq!(proxy.wait().code(), Some(0));
     let took = began.elapsed();
     assert!(took < Duration::from_secs(1 + 3), "it took {took:?}");
-    let line = proxy.logged("session ended").unwrap();
+    let line = wait_for("the session's line", || proxy.logged("session ended"));
     assert_eq!(line["ended_by"], "drained", "{line}");
     assert_eq!(line["reset"], true, "{line}");
 }
@@ -449,8 +451,7 @@ fn sigterm_does_not_wait_for_ever() {
 fn check_live_bytes(proxy: &Proxy, server: &Server, path: &str) {
     let sessions = format!("wsproxy_sessions{{datapath=\"{path}\"}}");
     let (mut client, mut upstream) = proxy.session(server);
-    // The client may have its 101 a moment before the datapath has the session.
-    proxy.wait_metric(&sessions, |n| n == 1);
+    assert_eq!(proxy.metric(&sessions), 1);
     // A first round trip; on the kernel path the relay may carry it.
     client.send(FRAME);
     upstream.expect(FRAME);
@@ -477,8 +478,7 @@ fn check_live_bytes(proxy: &Proxy, server: &Server, path: &str) {
     upstream.rest();
     drop((client, upstream));
     proxy.wait_metric(&sessions, |n| n == 0);
-    wait_for("the session's line", || proxy.logged("session ended"));
-    assert_eq!(proxy.metric("wsproxy_session_ends_total{ending=\"client_finished\"}"), 1);
+    proxy.wait_metric("wsproxy_session_ends_total{ending=\"client_finished\"}", |n| n == 1);
 }
 
 #[test]

@@ -427,10 +427,12 @@ impl Datapath {
         for engine in &self.engines {
             engine.drain(deadline);
         }
-        let busy = || self.live(Path::Sockmap) + self.live(Path::Relay) > 0;
+        let live = || self.live(Path::Sockmap) + self.live(Path::Relay) > 0;
+        // Reserved places too: a handshake under way becomes a session, which ends in order.
+        let busy = || live() || self.shared.slots.taken() > 0;
         // The engines reset at the deadline; the rest is for them to get there.
         let give_up = deadline + Duration::from_secs(2);
-        while busy() && Instant::now() < give_up {
+        while (busy() && Instant::now() < deadline) || (live() && Instant::now() < give_up) {
             std::thread::sleep(Duration::from_millis(2));
         }
     }

@@ -71,6 +71,11 @@ impl SlotPool {
         Some(Reservation { pool: Arc::clone(pool), slot, used: false })
     }
 
+    /// Places that are reserved or in use.
+    pub(crate) fn taken(&self) -> u32 {
+        self.lock().taken
+    }
+
     fn give_back(&self, slot: u32, used: bool) {
         let mut state = self.lock();
         state.taken -= 1;

@@ -95,7 +95,8 @@ async fn say_goodbye(client: &mut TcpStream, last_words: &[u8]) {
     let goodbye = async {
         client.write_all(last_words).await?;
         client.shutdown().await?;
-        let mut rest = [0; 4096];
+        // On the heap: in the task it would make every connection's that much larger.
+        let mut rest = vec![0; 4096];
         let mut left = LINGER_BYTES;
         while left > 0 {
             let n = client.read(&mut rest).await?;
@@ -141,7 +142,9 @@ async fn negotiate(
                 gateway.metrics.handshake_failures.with_label_values(&[label]).inc();
                 tracing::debug!(client = %address, upstream = %upstream.name,
                     status = other.status, "the upstream refused the upgrade");
-                let stays = request.keep_alive;
+                // Bytes behind the request were meant for a tunnel that did not open: they must
+                // not be read as the next request.
+                let stays = request.keep_alive && received.is_empty();
                 pass_on(gateway, client, upstream.stream, &other, early_to_client, stays).await?;
             }
         }
@@ -171,7 +174,12 @@ async fn read_request(
             }
         }
         let mut room = limited(received);
-        let read = tokio::time::timeout_at(deadline, client.read_buf(&mut room)).await;
+        let read = tokio::time::timeout_at(deadline, client.read_buf(&mut room));
+        let read = tokio::select! {
+            read = read => read,
+            // Not a word about it to a client that has asked for nothing yet.
+            () = gateway.until_stopped() => return Err(End::Silent("stopping")),
+        };
         match read {
             // Nothing asked, nothing failed: a health check, or the end of keep-alive.
             Ok(Ok(0)) if received.is_empty() => return Err(End::Done),

@@ -77,9 +77,17 @@ pub(crate) struct Gateway {
     demo: bool,
     route: Arc<str>,
     ids: AtomicU64,
+    stopped: watch::Receiver<bool>,
 }
 
 impl Gateway {
+    /// Returns when the gateway begins to stop.
+    async fn until_stopped(&self) {
+        let mut stopped = self.stopped.clone();
+        // An error means that the sender is gone, and the gateway with it.
+        let _gone = stopped.wait_for(|stopped| *stopped).await;
+    }
+
     fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
@@ -129,6 +137,7 @@ pub async fn start(config: Config) -> Result<Running, GatewayError> {
     metrics.watch(&datapath);
     announce(&datapath, &metrics);
 
+    let (stop, stopped) = watch::channel(false);
     let head_limits = HeadLimits {
         max_bytes: config.limits.head_bytes.as_usize(),
         max_headers: config.limits.head_headers.as_usize(),
@@ -139,12 +148,12 @@ pub async fn start(config: Config) -> Result<Running, GatewayError> {
         demo: embedded.is_some(),
         route: "default".into(),
         ids: AtomicU64::new(1),
+        stopped: stopped.clone(),
         head_limits,
         config,
         datapath,
         metrics,
     });
-    let (stop, stopped) = watch::channel(false);
     let mut tasks = vec![tokio::spawn(accept(Arc::clone(&gateway), listener, stopped.clone()))];
     let mut admin = None;
     if let Some(listener) = admin_listener {

@@ -205,6 +205,11 @@ impl Proxy {
         upstream.head();
         upstream.send(switch("").as_bytes());
         assert_eq!(status(&client.head()), 101);
+        // The client may have its 101 a moment before the datapath has the session.
+        wait_for("the session runs", || {
+            let live = |path| self.metric(&format!("wsproxy_sessions{{datapath=\"{path}\"}}"));
+            (live("sockmap") + live("relay") > 0).then_some(())
+        });
         (client, upstream)
     }
 
