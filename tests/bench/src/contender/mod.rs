@@ -1,0 +1,218 @@
+//! Who is measured: how each is configured, started, watched and stopped.
+
+mod configurations;
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{machine::first_line_of, place::Site, results};
+
+/// A contender that doesn't listen after so long has not started.
+const START: Duration = Duration::from_secs(10);
+/// One that doesn't end after so long is killed.
+const STOP: Duration = Duration::from_secs(5);
+
+/// One of those that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// No proxy.
+    Direct,
+    /// nginx as packaged.
+    Nginx,
+    /// nginx with buffers of 64 KiB.
+    #[value(name = "nginx-64k")]
+    Nginx64k,
+    /// HAProxy.
+    Haproxy,
+    /// HAProxy with `option splice-auto`.
+    HaproxySplice,
+    /// wsproxy in user space.
+    Relay,
+    /// wsproxy in the kernel.
+    Sockmap,
+    /// wsproxy as it comes.
+    Auto,
+}
+
+impl Kind {
+    /// All, in the order of every round.
+    pub const ALL: [Self; 8] = [
+        Self::Direct,
+        Self::Nginx,
+        Self::Nginx64k,
+        Self::Haproxy,
+        Self::HaproxySplice,
+        Self::Relay,
+        Self::Sockmap,
+        Self::Auto,
+    ];
+
+    /// As in the results.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Nginx => "nginx",
+            Self::Nginx64k => "nginx-64k",
+            Self::Haproxy => "haproxy",
+            Self::HaproxySplice => "haproxy-splice",
+            Self::Relay => "relay",
+            Self::Sockmap => "sockmap",
+            Self::Auto => "auto",
+        }
+    }
+
+    fn port(self) -> u16 {
+        8100 + self as u16
+    }
+
+    fn program(self, wsproxy: &Path) -> PathBuf {
+        match self {
+            Self::Direct => PathBuf::new(),
+            Self::Nginx | Self::Nginx64k => "/usr/sbin/nginx".into(),
+            Self::Haproxy | Self::HaproxySplice => "/usr/sbin/haproxy".into(),
+            Self::Relay | Self::Sockmap | Self::Auto => wsproxy.into(),
+        }
+    }
+
+    fn version(self, program: &Path) -> String {
+        let flag = if matches!(self, Self::Relay | Self::Sockmap | Self::Auto) { "-V" } else { "-v" };
+        let line = first_line_of(&program.to_string_lossy(), &[flag]).unwrap_or_default();
+        line.trim_start_matches("nginx version: ").to_owned()
+    }
+}
+
+/// A contender that runs; stopped when dropped.
+#[derive(Debug)]
+pub struct Contender {
+    /// Which.
+    pub kind: Kind,
+    /// Where the client finds it.
+    pub address: SocketAddr,
+    /// For the report.
+    pub described: results::Contender,
+    child: Option<Child>,
+    /// Where wsproxy tells its counters, seen from the gateway.
+    admin: Option<SocketAddr>,
+}
+
+impl Contender {
+    /// Starts it at the gateway, with its files in `folder`, and waits until it listens.
+    ///
+    /// # Errors
+    /// The program is missing or says why it doesn't start.
+    pub fn start(kind: Kind, site: &Site, folder: &Path, wsproxy: &Path) -> Result<Self> {
+        let name = kind.name();
+        if kind == Kind::Direct {
+            let described =
+                results::Contender { name: name.into(), ..results::Contender::default() };
+            return Ok(Self { kind, address: site.direct(), described, child: None, admin: None });
+        }
+        let program = kind.program(wsproxy);
+        if !program.exists() {
+            bail!("{} is not installed", program.display());
+        }
+        let admin = matches!(kind, Kind::Relay | Kind::Sockmap | Kind::Auto)
+            .then(|| SocketAddr::from(([127, 0, 0, 1], kind.port() + 100)));
+        let prefix = folder.join(name);
+        fs::create_dir_all(&prefix)?;
+        let configuration = configurations::of(kind, kind.port(), site.upstream(), &prefix, admin);
+        let file = prefix.join("configuration");
+        fs::write(&file, &configuration)?;
+        let log = fs::File::create(prefix.join("log"))?;
+        let mut command = Command::new(&program);
+        command.args(configurations::arguments(kind, &file, &prefix));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // A child lives in the namespace of the thread that starts it.
+        let child = site.at_gateway(|| command.spawn());
+        let child = child.with_context(|| format!("{} does not start", program.display()))?;
+        let described = results::Contender {
+            name: name.into(),
+            version: kind.version(&program),
+            configuration,
+        };
+        let address = site.contender(kind.port());
+        let mut contender = Self { kind, address, described, child: Some(child), admin };
+        contender.wait_until_it_listens(site, &prefix)?;
+        Ok(contender)
+    }
+
+    fn wait_until_it_listens(&mut self, site: &Site, prefix: &Path) -> Result<()> {
+        let deadline = Instant::now() + START;
+        loop {
+            let address = self.address;
+            if site.at_client(|| TcpStream::connect(address)).is_ok() {
+                return Ok(());
+            }
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            if ended.is_some() || Instant::now() > deadline {
+                let said = fs::read_to_string(prefix.join("log")).unwrap_or_default();
+                bail!("{} does not listen: {}", self.kind.name(), said.trim());
+            }
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Its process and the children of it.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        let Some(child) = &self.child else { return Vec::new() };
+        let main = child.id();
+        let path = format!("/proc/{main}/task/{main}/children");
+        let children = fs::read_to_string(path).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|id| id.parse().ok());
+        std::iter::once(main).chain(children).collect()
+    }
+
+    /// Bytes that wsproxy carried so far: in the kernel, and in all. `None` for others.
+    #[must_use]
+    pub fn carried(&self, site: &Site) -> Option<(f64, f64)> {
+        let admin = self.admin?;
+        let text = site.at_gateway(|| metrics(admin)).ok()?;
+        let mut sums = (0.0, 0.0);
+        for line in text.lines().filter(|line| line.starts_with("wsproxy_session_bytes_total")) {
+            let value: f64 = line.rsplit(' ').next()?.parse().ok()?;
+            if line.contains("datapath=\"sockmap\"") {
+                sums.0 += value;
+            }
+            sums.1 += value;
+        }
+        Some(sums)
+    }
+}
+
+fn metrics(admin: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(admin)?;
+    stream.set_read_timeout(Some(START))?;
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+impl Drop for Contender {
+    fn drop(&mut self) {
+        let Some(child) = &mut self.child else { return };
+        let id = rustix::process::Pid::from_child(child);
+        // It may be gone already: then there is nobody to wait for either.
+        let _gone = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+        let deadline = Instant::now() + STOP;
+        while Instant::now() < deadline {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return;
+            }
+            sleep(Duration::from_millis(20));
+        }
+        let _gone = child.kill();
+        let _status = child.wait();
+    }
+}

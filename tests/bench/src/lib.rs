@@ -1,0 +1,15 @@
+//! wsproxy beside its peers: load, upstream, contenders, and what was measured.
+
+pub mod contender;
+pub mod instructions;
+pub mod load;
+pub mod machine;
+pub mod opening;
+pub mod pattern;
+pub mod place;
+pub mod poll;
+pub mod pure;
+pub mod results;
+pub mod run;
+pub mod scenario;
+pub mod upstream;

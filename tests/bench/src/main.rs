@@ -1,0 +1,150 @@
+//! `wsproxy-bench`; `cargo xtask bench` builds and runs it.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand};
+use wsproxy_bench::{
+    contender::Kind,
+    instructions,
+    load::{
+        Target,
+        messages::{self, Messages},
+    },
+    place::Topology,
+    pure,
+    run::{self, Plan},
+    upstream::Upstream,
+};
+
+/// wsproxy beside nginx, HAProxy and no proxy at all, measured in one run.
+#[derive(Parser)]
+#[command(name = "wsproxy-bench")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure all contenders in all scenarios; needs root
+    Run(RunArguments),
+    /// Count the instructions of the pure parts under callgrind and compare them with the
+    /// committed counts
+    Instructions {
+        /// Write the counts instead of comparing them
+        #[arg(long)]
+        update: bool,
+    },
+    /// Run one pure part, for callgrind to count
+    #[command(hide = true)]
+    Pure {
+        /// The part's name
+        name: String,
+    },
+    /// Serve as the upstream until ended
+    Upstream {
+        /// Where to listen
+        #[arg(long, default_value = "127.0.0.1:9000")]
+        listen: SocketAddr,
+    },
+    /// Send messages to an upstream, or to a gateway before one, and print what was measured
+    Load {
+        /// Where to
+        address: SocketAddr,
+        /// Bytes of a message
+        #[arg(long, default_value_t = 64)]
+        payload: usize,
+        /// Sessions at once
+        #[arg(long, default_value_t = 64)]
+        sessions: usize,
+        /// Messages per second of all sessions [default: as fast as answers come]
+        #[arg(long)]
+        rate: Option<f64>,
+        /// How long, in s
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+    },
+}
+
+#[derive(Args)]
+struct RunArguments {
+    /// A few small scenarios, once: shows that everything works, not how fast it is
+    #[arg(long)]
+    quick: bool,
+    /// Rounds: every contender is measured once in each
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Length of a measurement, in s
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Only scenarios whose name contains this; may be given again
+    #[arg(long)]
+    only: Vec<String>,
+    /// Only these contenders; may be given again
+    #[arg(long, value_enum)]
+    contender: Vec<Kind>,
+    /// Only these topologies; the first is run in full
+    #[arg(long, value_enum)]
+    topology: Vec<Topology>,
+    /// The wsproxy under test [default: the one beside this program]
+    #[arg(long)]
+    wsproxy: Option<PathBuf>,
+    /// Where the results go
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(arguments) => run(arguments),
+        Command::Instructions { update } => instructions::run(update),
+        Command::Pure { name } => pure::run(&name),
+        Command::Upstream { listen } => Upstream::start(listen).map(Upstream::join),
+        Command::Load { address, payload, sessions, rate, seconds } => {
+            let target = Target {
+                address,
+                upstream: None,
+                warm_up: Duration::from_millis(500),
+                measured: Duration::from_secs_f64(seconds),
+            };
+            let messages = Messages { payloads: vec![payload], sessions, rate };
+            messages::run(&target, &messages)
+                .and_then(|figures| Ok(println!("{}", serde_json::to_string_pretty(&figures)?)))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: RunArguments) -> Result<()> {
+    let or_all = |chosen: Vec<Kind>| if chosen.is_empty() { Kind::ALL.to_vec() } else { chosen };
+    let topologies = match (arguments.topology.is_empty(), arguments.quick) {
+        (false, _) => arguments.topology,
+        (true, true) => vec![Topology::Routed],
+        (true, false) => vec![Topology::Routed, Topology::LocalServer, Topology::Loopback],
+    };
+    let plan = Plan {
+        topologies,
+        contenders: or_all(arguments.contender),
+        only: arguments.only,
+        quick: arguments.quick,
+        rounds: if arguments.quick { 1 } else { arguments.rounds },
+        measured: Duration::from_secs_f64(if arguments.quick { 0.5 } else { arguments.seconds }),
+        warm_up: Duration::from_millis(if arguments.quick { 100 } else { 500 }),
+        wsproxy: arguments.wsproxy.map_or_else(run::wsproxy, Ok)?,
+        folder: arguments.out.join("files"),
+    };
+    std::fs::create_dir_all(&arguments.out)?;
+    let folder = std::path::absolute(&plan.folder)?;
+    let plan = Plan { folder, ..plan };
+    let result = run::run(&plan)?;
+    let file = arguments.out.join("run.json");
+    std::fs::write(&file, serde_json::to_string_pretty(&result)?)
+        .with_context(|| file.display().to_string())
+}
