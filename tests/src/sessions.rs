@@ -13,8 +13,8 @@ use std::{
 };
 
 use wsproxy::datapath::{
-    ClientSocket, Datapath, Handover, Mode, Observer, Options, Path, SessionEnd, SessionMeta,
-    UpstreamSocket,
+    ClientSocket, Datapath, Entry, Handover, Mode, Observer, Options, Path, SessionEnd,
+    SessionMeta, UpstreamSocket,
 };
 
 /// Collects what the datapath tells.
@@ -44,6 +44,8 @@ pub struct Bench {
     pub record: Arc<Record>,
     /// Which one it is.
     pub path: Path,
+    /// Sessions enter the kernel some time after their begin, or never.
+    pub late: bool,
     next_id: AtomicU64,
     _alone: MutexGuard<'static, ()>,
 }
@@ -85,6 +87,7 @@ pub fn options(mode: Mode) -> Options {
         relay_buffer: 64 * 1024,
         idle: None,
         drain: Duration::from_secs(5),
+        entry: Entry::AtOnce,
     }
 }
 
@@ -113,10 +116,11 @@ impl Bench {
         // One at a time: the machine is small, and some tests measure memory.
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let path = if options.mode == Mode::Relay { Path::Relay } else { Path::Sockmap };
+        let late = options.entry != Entry::AtOnce;
         let record = Arc::new(Record::default());
         let datapath = Datapath::start(options, Arc::clone(&record) as Arc<dyn Observer>)
             .expect("the datapath starts");
-        Some(Self { datapath, record, path, next_id: AtomicU64::new(1), _alone: alone })
+        Some(Self { datapath, record, path, late, next_id: AtomicU64::new(1), _alone: alone })
     }
 
     /// A session with nothing sent yet: the client's and the server's end.

@@ -263,6 +263,12 @@ impl Proxy {
         let [listen, admin] = free_addresses();
         let mut command = Command::new(&bench.wsproxy);
         command.arg("run").args(["--datapath", datapath.name()]);
+        if upstream.is_some() {
+            // What is short-lived here is to go through the kernel all the same.
+            let file = bench.logs.join(format!("{}.toml", listen.port()));
+            fs::write(&file, "[datapath]\nsettle = \"off\"\n").unwrap();
+            command.arg("--config").arg(file);
+        }
         let upstream = upstream.map(|address| ("--upstream", address));
         for (flag, address) in
             [("--listen", listen), ("--admin", admin)].into_iter().chain(upstream)

@@ -39,7 +39,8 @@ impl Cpu {
         let fields: Vec<u64> = fields.split_whitespace().map_while(|f| f.parse().ok()).collect();
         let idle_ticks = [3, 4, 7].iter().map(|at| fields.get(*at).unwrap_or(&0)).sum();
         let is_cpu = |line: &&str| {
-            line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+            line.strip_prefix("cpu")
+                .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
         };
         let cpus = stat.lines().filter(is_cpu).count() as u64;
         (fields.len() > 3).then_some(Self { at, cpus, idle_ticks })

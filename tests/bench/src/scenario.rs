@@ -102,7 +102,12 @@ pub fn all(whole: bool) -> Vec<Scenario> {
     }
     all.extend([Scenario::Down(64 << 10, 4), Scenario::Up(64 << 10, 4)]);
     if whole {
-        all.extend([Scenario::Down(1 << 10, 4), Scenario::Open(1 << 10, 64, 15_000), Scenario::Open(64,64,2000),Scenario::Open(128,64,40000)]);
+        all.extend([
+            Scenario::Down(1 << 10, 4),
+            Scenario::Open(1 << 10, 64, 15_000),
+            Scenario::Open(64, 64, 2000),
+            Scenario::Open(128, 64, 40000),
+        ]);
         all.push(Scenario::Broadcast(128, 1000, 25));
     }
     all.push(Scenario::Handshake(16));

@@ -67,8 +67,8 @@ impl Upstream {
     pub fn start(address: SocketAddr) -> Result<Self> {
         let counters = Arc::new(Counters::default());
         let stop = Arc::new(AtomicBool::new(false));
-        let listener = listen(address)
-            .with_context(|| format!("the upstream cannot listen on {address}"))?;
+        let listener =
+            listen(address).with_context(|| format!("the upstream cannot listen on {address}"))?;
         let (counted, stopped) = (counters.clone(), stop.clone());
         let work = move || {
             let served = Server::new(listener, counted, stopped).and_then(|mut it| it.run());

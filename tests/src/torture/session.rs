@@ -287,7 +287,7 @@ impl Torture {
         // latest moment at which the session can have begun.
         let begun = Instant::now() - end.duration;
         let left_before = self.peers.iter().any(|p| p.left_at.is_some_and(|at| at <= begun));
-        if end.path != bench.path && !left_before {
+        if end.path != bench.path && !left_before && !bench.late {
             return wrong("another path");
         }
         if end.path == Path::Relay && end.to_upstream.kernel + end.to_client.kernel > 0 {

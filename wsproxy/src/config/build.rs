@@ -81,6 +81,7 @@ impl Builder {
         }
 
         let (limits, datapath, log) = (raw.limits, raw.datapath, raw.log);
+        let demo = path.is_none() && upstreams.is_empty();
         let mode = self.value(datapath.mode, Datapath::default().mode, choice);
         let format = self.value(log.format, Log::default().format, choice);
         let level = self.value(log.level, Log::default().level, choice);
@@ -117,6 +118,10 @@ impl Builder {
             datapath: Datapath {
                 mode: run.datapath.unwrap_or(mode),
                 workers: self.value(datapath.workers, Datapath::default().workers, auto(count)),
+                // The demo's page shows the way of the bytes: no time to lose.
+                settle: self
+                    .value(datapath.settle, Datapath::default().settle, off(period))
+                    .filter(|_| !demo),
             },
             admin: admin.map(|given| given.value),
             log: Log {

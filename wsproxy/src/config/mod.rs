@@ -216,11 +216,14 @@ pub struct Datapath {
     pub mode: DatapathMode,
     /// Threads that own sessions; `Auto` is the number of CPUs.
     pub workers: Setting<Workers>,
+    /// For how long a session is relayed before it may enter the kernel; `None`: it enters at
+    /// once.
+    pub settle: Option<Wait>,
 }
 
 impl Default for Datapath {
     fn default() -> Self {
-        Self { mode: DatapathMode::Auto, workers: Setting::Auto }
+        Self { mode: DatapathMode::Auto, workers: Setting::Auto, settle: Some(Wait::of::<100>()) }
     }
 }
 

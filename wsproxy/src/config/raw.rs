@@ -68,7 +68,7 @@ schema! {
         request_head, upstream_connect, upstream_answer, idle, drain, keepalive, user_timeout
     }
     limits: RawLimits { max_sessions, head_bytes, head_headers, relay_buffer }
-    datapath: RawDatapath { mode, workers }
+    datapath: RawDatapath { mode, workers, settle }
     admin: RawAdmin { address }
     log: RawLog { format, level }
 }

@@ -25,8 +25,9 @@ use rustix::{
 use wsproxy_common::direction::slot_of;
 
 use super::{
-    Carried, Ending, Handover, Path, Reservation, SessionMeta, Shared,
+    Carried, Ending, Entry, Handover, Path, Reservation, SessionMeta, Shared,
     bpf::Events,
+    entry::Batches,
     lane::Want,
     session::{CLIENT, Cause, Progress, Session, UPSTREAM, now_ns},
 };
@@ -37,6 +38,10 @@ const BATCH: usize = 256;
 const SWEEP: Duration = Duration::from_secs(1);
 /// Pause before bytes on their way inside the kernel are looked for again.
 const MOMENT: Duration = Duration::from_micros(500);
+/// Pause before a session that must enter, but cannot just now, is looked at again.
+const AGAIN: Duration = Duration::from_millis(10);
+/// Sessions that enter the kernel in one go, at most: each takes some 20 us, and others wait.
+const ENTRIES: usize = 16;
 /// How long somebody waits for an engine's list of sessions.
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -169,6 +174,11 @@ struct Engine {
     buf: Vec<u8>,
     /// Sessions that used up their turn, and those to look at again in a moment.
     queues: [VecDeque<u32>; 2],
+    /// Sessions to look at for entering the kernel, by slot and number, and when to do so first.
+    newcomers: VecDeque<(Instant, u32, u64)>,
+    /// Sessions that are to enter the kernel as soon as there is time.
+    entering: VecDeque<(u32, u64)>,
+    batches: Batches,
     next_sweep: Instant,
     draining: Option<Instant>,
     stopping: bool,
@@ -203,6 +213,9 @@ impl Engine {
             count: 0,
             buf,
             queues: Default::default(),
+            newcomers: VecDeque::new(),
+            entering: VecDeque::new(),
+            batches: Batches::default(),
             next_sweep: Instant::now() + SWEEP,
             draining: None,
             stopping: false,
@@ -227,18 +240,24 @@ impl Engine {
             }
             self.mailboxes[self.at].wakeups.fetch_add(1, Ordering::Relaxed);
             let now = now_ns();
+            let mut touched = 0;
             for event in &batch {
                 match event.data.u64() {
                     WAKE => self.obey(now),
                     RING => self.hear(now),
                     token => {
+                        touched += 1;
                         self.touch((token >> 1) as u32, (token & 1) as usize, event.flags, now);
                     }
                 }
             }
+            self.batches.note(touched);
             self.run_queue(TURN, now);
             self.run_queue(LATER, now);
-            if Instant::now() >= self.next_sweep {
+            let clock = Instant::now();
+            self.look_at_newcomers(clock, now);
+            self.enter_some(now);
+            if clock >= self.next_sweep {
                 self.sweep(now);
             }
         }
@@ -250,12 +269,14 @@ impl Engine {
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let wait = if !self.queues[TURN].is_empty() {
+        let wait = if !self.queues[TURN].is_empty() || !self.entering.is_empty() {
             Duration::ZERO
         } else if !self.queues[LATER].is_empty() {
             MOMENT
         } else if self.count > 0 {
-            self.next_sweep.saturating_duration_since(Instant::now())
+            let first = self.newcomers.front().map(|(due, ..)| *due);
+            let due = first.map_or(self.next_sweep, |due| due.min(self.next_sweep));
+            due.saturating_duration_since(Instant::now())
         } else {
             return None;
         };
@@ -325,15 +346,6 @@ impl Engine {
     fn adopt(&mut self, place: Reservation, handover: Handover, now: u64) {
         let session = Session::begin(&self.shared, place, handover);
         let slot = session.slot();
-        for side in [CLIENT, UPSTREAM] {
-            let token = EventData::new_u64(u64::from(slot) << 1 | side as u64);
-            // Only hang-ups for now; `rewatch` sets what the lanes want.
-            let events = EventFlags::ET | EventFlags::RDHUP;
-            if let Err(error) = epoll::add(&self.epoll, session.socket(side), token, events) {
-                session.end(&self.shared, Cause::Failed(error.into()));
-                return;
-            }
-        }
         let at = self.place_of(slot);
         if at >= self.sessions.len() {
             self.sessions.resize_with(at + 1, || None);
@@ -342,6 +354,11 @@ impl Engine {
             self.next_sweep = Instant::now() + SWEEP;
         }
         self.count += 1;
+        if session.is_outside()
+            && let Some(delay) = self.shared.options.entry.delay()
+        {
+            self.newcomers.push_back((Instant::now() + delay, slot, session.id()));
+        }
         self.sessions[at] = Some(Box::new(session));
         match self.draining {
             Some(deadline) => self.close(slot, Ending::Drained, deadline, now),
@@ -349,10 +366,53 @@ impl Engine {
         }
     }
 
+    /// Newcomers that have lasted long enough; those that had better wait are looked at again by
+    /// the sweep.
+    fn look_at_newcomers(&mut self, clock: Instant, now: u64) {
+        while let Some((due, slot, id)) = self.newcomers.front().copied() {
+            if due > clock {
+                return;
+            }
+            self.newcomers.pop_front();
+            self.consider(slot, id, now);
+        }
+    }
+
+    fn consider(&mut self, slot: u32, id: u64, now: u64) {
+        let at = self.place_of(slot);
+        let session = self.sessions.get_mut(at).and_then(Option::as_deref_mut);
+        if let Some(session) = session
+            && session.id() == id
+        {
+            if session.is_time_to_enter(&self.shared, self.batches, now) {
+                self.entering.push_back((slot, id));
+            } else if matches!(self.shared.options.entry, Entry::After(_)) && session.is_outside() {
+                self.newcomers.push_back((Instant::now() + AGAIN, slot, id));
+            }
+        }
+    }
+
+    fn enter_some(&mut self, now: u64) {
+        for _ in 0..ENTRIES {
+            let Some((slot, id)) = self.entering.pop_front() else { return };
+            let at = self.place_of(slot);
+            let session = self.sessions.get_mut(at).and_then(Option::as_deref_mut);
+            if let Some(session) = session
+                && session.id() == id
+                && session.is_outside()
+            {
+                session.enter(&self.shared);
+                self.run_lanes(slot, [true; 2], now, false);
+            }
+        }
+    }
+
     /// Something happened on a socket.
     fn touch(&mut self, slot: u32, side: usize, flags: EventFlags, now: u64) {
-        let shared = Arc::clone(&self.shared);
-        let Some(session) = self.session(slot) else { return };
+        let at = self.place_of(slot);
+        let Some(session) = self.sessions.get_mut(at).and_then(Option::as_deref_mut) else {
+            return;
+        };
         if flags.contains(EventFlags::ERR)
             && let Some(error) = session.socket_error(side)
         {
@@ -361,7 +421,7 @@ impl Engine {
         let hung_up = flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
         if hung_up {
             session.hung_up[side] = true;
-            session.take(side, &shared);
+            session.take(side, &self.shared);
         }
         let readable = hung_up || flags.contains(EventFlags::IN);
         let writable = flags.contains(EventFlags::OUT) && session.want(1 - side) == Want::Writable;
@@ -372,16 +432,15 @@ impl Engine {
     }
 
     fn run_lanes(&mut self, slot: u32, lanes: [bool; 2], now: u64, rest: bool) {
-        let shared = Arc::clone(&self.shared);
         let at = self.place_of(slot);
+        let Some(session) = self.sessions.get_mut(at).and_then(Option::as_deref_mut) else {
+            return;
+        };
         for side in [CLIENT, UPSTREAM] {
-            let Some(session) = self.sessions.get_mut(at).and_then(Option::as_deref_mut) else {
-                return;
-            };
             if !lanes[side] {
                 continue;
             }
-            match session.run_lane(side, &shared, &mut self.buf, now, rest) {
+            match session.run_lane(side, &self.shared, &mut self.buf, now, rest) {
                 Progress::Runs => {}
                 Progress::Finished => return self.end(slot, Cause::Finished),
                 Progress::Broken { side, error } => {
@@ -397,22 +456,19 @@ impl Engine {
                 self.queues[queue].push_back(slot);
             }
         }
-        self.rewatch(slot);
-    }
-
-    fn rewatch(&mut self, slot: u32) {
-        let at = self.place_of(slot);
-        let Some(session) = self.sessions.get_mut(at).and_then(Option::as_deref_mut) else {
-            return;
-        };
         for side in [CLIENT, UPSTREAM] {
             let events = session.wanted_events(side);
-            if session.watched[side] == events {
+            let before = std::mem::replace(&mut session.watched[side], events);
+            if before == events {
                 continue;
             }
-            session.watched[side] = events;
             let token = EventData::new_u64(u64::from(slot) << 1 | side as u64);
-            if let Err(error) = epoll::modify(&self.epoll, session.socket(side), token, events) {
+            let watched = if before.is_empty() {
+                epoll::add(&self.epoll, session.socket(side), token, events)
+            } else {
+                epoll::modify(&self.epoll, session.socket(side), token, events)
+            };
+            if let Err(error) = watched {
                 return self.end(slot, Cause::Failed(error.into()));
             }
         }
@@ -450,7 +506,7 @@ impl Engine {
     /// Time limits, and directions that BPF gave back when its ring buffer was full.
     fn sweep(&mut self, now: u64) {
         let shared = Arc::clone(&self.shared);
-        let clock = Instant::now();
+        let (clock, batches) = (Instant::now(), self.batches);
         self.next_sweep = clock + SWEEP;
         let idle_limit =
             shared.options.idle.map(|d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
@@ -466,6 +522,11 @@ impl Engine {
             }
             if idle_limit.is_some_and(|limit| session.idle_ns(&shared, now) >= limit) {
                 self.close(slot, Ending::Idle, clock + shared.options.drain, now);
+                continue;
+            }
+            if session.is_time_to_enter(&shared, batches, now) {
+                let entering = (slot, session.id());
+                self.entering.push_back(entering);
                 continue;
             }
             let forgotten = session.forgotten(&shared);

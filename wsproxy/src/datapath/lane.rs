@@ -92,6 +92,8 @@ pub struct Lane {
     attachment: Attachment,
     /// Send the FIN as soon as S has nothing more at hand, without waiting for its end.
     closing: bool,
+    /// Reads that brought bytes.
+    reads: u64,
     residue: Option<Box<Residue>>,
 }
 
@@ -106,7 +108,32 @@ impl Lane {
     pub fn new(attachment: Attachment, early: &[u8]) -> Self {
         let residue =
             (!early.is_empty()).then(|| Box::new(Residue { bytes: early.to_vec(), written: 0 }));
-        Self { state: State::Relay, attachment, closing: false, residue }
+        Self { state: State::Relay, attachment, closing: false, reads: 0, residue }
+    }
+
+    /// Whether the sockets may come into the socket map now: user space owns the direction, and
+    /// it is not about to end.
+    #[must_use]
+    pub fn may_enter(&self) -> bool {
+        self.state == State::Relay && self.attachment == Attachment::None && !self.closing
+    }
+
+    /// The sockets came into the socket map. The record is set up as for [`Self::new`], with
+    /// [`Self::in_hand`] for the early bytes.
+    pub fn enter(&mut self, attachment: Attachment) {
+        self.attachment = attachment;
+    }
+
+    /// Bytes that were read from S and not written to T.
+    #[must_use]
+    pub fn in_hand(&self) -> u64 {
+        self.residue.as_ref().map_or(0, |residue| (residue.bytes.len() - residue.written) as u64)
+    }
+
+    /// Reads that brought bytes, since the beginning.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.reads
     }
 
     /// T got its FIN.
@@ -191,6 +218,7 @@ impl Lane {
                             self.state = State::Ended;
                         }
                         Ok(n) => {
+                            self.reads += 1;
                             self.forward(wire, record, &buf[..n], now_ns)?;
                             // Without the socket map a short read of a stream means "empty"
                             // (epoll(7)), and the next byte is a new edge.
@@ -272,7 +300,7 @@ impl Lane {
         let Some(mut residue) = self.residue.take() else {
             return Ok(true);
         };
-        residue.written += write(wire, record, &residue.bytes[residue.written..], now_ns)?;
+        residue.written += self.write(wire, record, &residue.bytes[residue.written..], now_ns)?;
         if residue.written == residue.bytes.len() {
             return Ok(true);
         }
@@ -288,11 +316,51 @@ impl Lane {
         bytes: &[u8],
         now_ns: u64,
     ) -> Result<(), Fault> {
-        let written = write(wire, record, bytes, now_ns)?;
+        let written = self.write(wire, record, bytes, now_ns)?;
         if written < bytes.len() {
             self.residue = Some(Box::new(Residue { bytes: bytes[written..].to_vec(), written: 0 }));
         }
         Ok(())
+    }
+
+    /// Writes to T until all is written or T is full. For the verdict program `handed` counts the
+    /// bytes before they go, as it does itself, and is corrected after a short write.
+    fn write(
+        &self,
+        wire: &mut impl Wire,
+        record: &SharedDirection,
+        bytes: &[u8],
+        now_ns: u64,
+    ) -> Result<usize, Fault> {
+        let shared = self.attachment != Attachment::None;
+        let mut done = 0;
+        while done < bytes.len() {
+            let want = (bytes.len() - done) as u64;
+            if shared {
+                record.handed.fetch_add(want, Ordering::SeqCst);
+            }
+            let sent = wire.send(&bytes[done..]);
+            let short = want - sent.as_ref().map_or(0, |n| *n as u64);
+            if shared && short > 0 {
+                record.handed.fetch_sub(short, Ordering::SeqCst);
+            }
+            match sent {
+                Ok(0) => return Err(Fault::Target(io::ErrorKind::WriteZero.into())),
+                Ok(n) => {
+                    done += n;
+                    if shared {
+                        record.relayed.fetch_add(n as u64, Ordering::SeqCst);
+                    }
+                    // User space alone writes this one, from the engine's thread.
+                    let moved = record.relay_bytes.load(Ordering::Relaxed);
+                    record.relay_bytes.store(moved + n as u64, Ordering::Relaxed);
+                    record.last_activity_ns.store(now_ns, Ordering::Relaxed);
+                }
+                Err(e) if is_wait(&e) => break,
+                Err(e) => return Err(Fault::Target(e)),
+            }
+        }
+        Ok(done)
     }
 }
 
@@ -301,38 +369,6 @@ impl Lane {
 fn claim(record: &SharedDirection) {
     record.owner.store(Owner::Relay as u64, Ordering::SeqCst);
     fence(Ordering::SeqCst);
-}
-
-/// Writes to T until all is written or T is full. `handed` counts the bytes
-/// before they go, as BPF does, and is corrected after a short write.
-fn write(
-    wire: &mut impl Wire,
-    record: &SharedDirection,
-    bytes: &[u8],
-    now_ns: u64,
-) -> Result<usize, Fault> {
-    let mut done = 0;
-    while done < bytes.len() {
-        let want = (bytes.len() - done) as u64;
-        record.handed.fetch_add(want, Ordering::SeqCst);
-        let sent = wire.send(&bytes[done..]);
-        let short = want - sent.as_ref().map_or(0, |n| *n as u64);
-        if short > 0 {
-            record.handed.fetch_sub(short, Ordering::SeqCst);
-        }
-        match sent {
-            Ok(0) => return Err(Fault::Target(io::ErrorKind::WriteZero.into())),
-            Ok(n) => {
-                done += n;
-                record.relayed.fetch_add(n as u64, Ordering::SeqCst);
-                record.relay_bytes.fetch_add(n as u64, Ordering::Relaxed);
-                record.last_activity_ns.store(now_ns, Ordering::Relaxed);
-            }
-            Err(e) if is_wait(&e) => break,
-            Err(e) => return Err(Fault::Target(e)),
-        }
-    }
-    Ok(done)
 }
 
 fn is_wait(error: &io::Error) -> bool {

@@ -5,6 +5,7 @@
 
 pub mod bpf;
 mod engine;
+pub mod entry;
 pub mod lane;
 mod session;
 mod slots;
@@ -21,6 +22,7 @@ use std::{
 };
 
 pub use engine::SessionInfo;
+pub use entry::Entry;
 pub use slots::Reservation;
 
 use crate::sys::DirectionTable;
@@ -74,6 +76,8 @@ pub struct Options {
     pub idle: Option<Duration>,
     /// How long an orderly close may take before it becomes a reset.
     pub drain: Duration,
+    /// When sessions enter the kernel, where it can carry them.
+    pub entry: Entry,
 }
 
 /// The client's side of a session: an established, non-blocking TCP socket.
@@ -342,7 +346,7 @@ impl Datapath {
         self.fallback.as_ref()
     }
 
-    /// What a new session would be carried by.
+    /// What carries a session that has entered the kernel, where that is possible.
     #[must_use]
     pub fn path(&self) -> Path {
         if self.shared.kernel.is_some() { Path::Sockmap } else { Path::Relay }

@@ -12,7 +12,8 @@ use rustix::{
 };
 
 use super::{
-    Carried, Ending, Handover, Path, Reservation, SessionEnd, SessionMeta, Shared,
+    Carried, Ending, Entry, Handover, Path, Reservation, SessionEnd, SessionMeta, Shared,
+    entry::{self, Activity, Batches},
     lane::{Attachment, Fault, Lane, Want, Wire},
 };
 use crate::sys::{self, SharedDirection};
@@ -82,13 +83,17 @@ pub(super) struct Session {
     sockets: [OwnedFd; 2],
     lanes: [Lane; 2],
     wants: [Want; 2],
-    /// What epoll watches on each socket.
+    /// What epoll watches on each socket; nothing at all: it does not know the socket yet.
     pub(super) watched: [EventFlags; 2],
     place: Reservation,
     meta: SessionMeta,
     path: Path,
     /// Which sockets are in the socket map; one may be although the session is relayed.
     inside: [bool; 2],
+    /// May still enter the kernel.
+    outside: bool,
+    /// Bytes and reads when [`Self::is_time_to_enter`] last looked.
+    seen: (u64, u64),
     started: Instant,
     /// Totals of the place before this session.
     before: [Carried; 2],
@@ -116,47 +121,29 @@ pub(super) fn records(shared: &Shared, slot: u32) -> [&SharedDirection; 2] {
 }
 
 impl Session {
-    /// Takes the sockets over: into the socket map where there is one and it
-    /// takes them, else for the relay.
-    pub(super) fn begin(shared: &Shared, mut place: Reservation, handover: Handover) -> Self {
+    /// Takes the sockets over, and puts them into the socket map if that is to be done at once.
+    pub(super) fn begin(shared: &Shared, place: Reservation, handover: Handover) -> Self {
         use std::sync::atomic::Ordering::{Relaxed, SeqCst};
         let Handover { client, upstream, early_to_upstream, early_to_client, meta } = handover;
-        let sockets = [client.0, upstream.0];
         let records = records(shared, place.slot());
         for record in records {
             record.generation.fetch_add(1, SeqCst);
             record.last_activity_ns.store(now_ns(), Relaxed);
         }
-        let early = [early_to_upstream.len() as u64, early_to_client.len() as u64];
-        let mut path = Path::Relay;
-        let mut inside = [false; 2];
-        if let Some(kernel) = &shared.kernel {
-            place.mark_used();
-            let sockets = sockets.each_ref().map(AsFd::as_fd);
-            let attached = kernel.attach(place.slot(), records, sockets, early);
-            inside = attached.inside;
-            match attached.error {
-                None => path = Path::Sockmap,
-                Some(error) => shared.observer.fell_back(&meta, refusal_label(&error), &error),
-            }
-        }
-        shared.live(path).fetch_add(1, Relaxed);
-        let attachment = |side: usize| match (path, inside[side]) {
-            (Path::Sockmap, _) => Attachment::Full,
-            (Path::Relay, true) => Attachment::Counted,
-            (Path::Relay, false) => Attachment::None,
-        };
-        Self {
+        shared.live(Path::Relay).fetch_add(1, Relaxed);
+        let mut session = Self {
             lanes: [
-                Lane::new(attachment(CLIENT), &early_to_upstream),
-                Lane::new(attachment(UPSTREAM), &early_to_client),
+                Lane::new(Attachment::None, &early_to_upstream),
+                Lane::new(Attachment::None, &early_to_client),
             ],
-            inside,
+            inside: [false; 2],
+            outside: shared.kernel.is_some(),
+            seen: (0, 0),
             wants: [Want::Readable; 2],
             watched: [EventFlags::empty(); 2],
-            sockets,
+            sockets: [client.0, upstream.0],
             meta,
-            path,
+            path: Path::Relay,
             started: Instant::now(),
             before: records.map(carried),
             first_finished: None,
@@ -165,7 +152,79 @@ impl Session {
             hung_up: [false; 2],
             queued: [false; 2],
             place,
+        };
+        if shared.options.entry == Entry::AtOnce {
+            session.enter(shared);
         }
+        session
+    }
+
+    /// Whether the session is outside the kernel and should enter it now.
+    pub(super) fn is_time_to_enter(&mut self, shared: &Shared, batches: Batches, now: u64) -> bool {
+        let delay = shared.options.entry.delay().unwrap_or_default();
+        if !self.outside || self.started.elapsed() < delay || !self.has_read_all() {
+            return false;
+        }
+        let bytes = self.moved(shared).iter().map(|c| c.total()).sum::<u64>();
+        let reads = self.lanes.iter().map(Lane::reads).sum::<u64>();
+        let activity = Activity {
+            bytes: bytes - self.seen.0,
+            reads: reads - self.seen.1,
+            silent_ns: self.idle_ns(shared, now),
+        };
+        self.seen = (bytes, reads);
+        entry::is_time(shared.options.entry, batches, activity)
+    }
+
+    /// The last read of each lane found its socket empty. A packet of which only a part was read
+    /// can be longer than the verdict program is able to cut off.
+    fn has_read_all(&self) -> bool {
+        self.wants == [Want::Readable; 2]
+    }
+
+    /// Puts the sockets into the socket map, if there is one and it takes them; the lanes must
+    /// be run after. A session that is about to end stays as it is.
+    pub(super) fn enter(&mut self, shared: &Shared) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let Some(kernel) = shared.kernel.as_ref().filter(|_| self.outside) else { return };
+        if !self.has_read_all() {
+            return;
+        }
+        self.outside = false;
+        if !self.lanes.iter().all(Lane::may_enter) || self.hung_up.contains(&true) {
+            return;
+        }
+        self.place.mark_used();
+        let records = records(shared, self.place.slot());
+        let early = self.lanes.each_ref().map(Lane::in_hand);
+        let sockets = self.sockets.each_ref().map(AsFd::as_fd);
+        let attached = kernel.attach(self.place.slot(), records, sockets, early);
+        self.inside = attached.inside;
+        match attached.error {
+            None => {
+                self.path = Path::Sockmap;
+                shared.live(Path::Relay).fetch_sub(1, Relaxed);
+                shared.live(Path::Sockmap).fetch_add(1, Relaxed);
+            }
+            Some(error) => shared.observer.fell_back(&self.meta, refusal_label(&error), &error),
+        }
+        for side in [CLIENT, UPSTREAM] {
+            self.lanes[side].enter(match (self.path, self.inside[side]) {
+                (Path::Sockmap, _) => Attachment::Full,
+                (Path::Relay, true) => Attachment::Counted,
+                (Path::Relay, false) => Attachment::None,
+            });
+        }
+    }
+
+    /// Number of the session, unique in this process.
+    pub(super) fn id(&self) -> u64 {
+        self.meta.id
+    }
+
+    /// May still enter the kernel.
+    pub(super) fn is_outside(&self) -> bool {
+        self.outside
     }
 
     pub(super) fn slot(&self) -> u32 {
@@ -232,7 +291,10 @@ impl Session {
         if !asleep(self.wants[side]) {
             events |= EventFlags::IN;
         }
-        if !asleep(self.wants[1 - side]) {
+        // Once a target was full it will be again: it stays watched.
+        let was_full = self.watched[side].contains(EventFlags::OUT);
+        let target_of = self.wants[1 - side];
+        if target_of == Want::Writable || (was_full && !asleep(target_of)) {
             events |= EventFlags::OUT;
         }
         events

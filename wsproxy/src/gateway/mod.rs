@@ -25,7 +25,7 @@ use tokio::{
 use crate::{
     admin,
     config::{Config, DatapathMode, Setting, Upstreams as Servers},
-    datapath::{Datapath, Mode, Options, Path, StartError},
+    datapath::{Datapath, Entry, Mode, Options, Path, StartError},
     demo,
     handshake::{HeadLimits, Refusal},
     limits,
@@ -251,6 +251,7 @@ fn datapath_options(config: &Config) -> Options {
         relay_buffer: config.limits.relay_buffer.as_usize(),
         idle: config.timeouts.idle.map(|idle| idle.get()),
         drain: config.timeouts.drain.get(),
+        entry: config.datapath.settle.map_or(Entry::AtOnce, |s| Entry::WhenCheaper(s.get())),
     }
 }
 

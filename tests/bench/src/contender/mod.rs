@@ -85,7 +85,8 @@ impl Kind {
     }
 
     fn version(self, program: &Path) -> String {
-        let flag = if matches!(self, Self::Relay | Self::Sockmap | Self::Auto) { "-V" } else { "-v" };
+        let flag =
+            if matches!(self, Self::Relay | Self::Sockmap | Self::Auto) { "-V" } else { "-v" };
         let line = first_line_of(&program.to_string_lossy(), &[flag]).unwrap_or_default();
         line.trim_start_matches("nginx version: ").to_owned()
     }

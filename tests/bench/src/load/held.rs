@@ -9,8 +9,7 @@ use super::{
     messages::{self, Messages},
 };
 use crate::{
-    machine,
-    opening,
+    machine, opening,
     results::{Figures, Memory},
 };
 

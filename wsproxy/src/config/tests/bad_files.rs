@@ -139,6 +139,7 @@ fn values_out_of_range() {
         ("limits", "relay_buffer", &["\"16383\"", "\"17MiB\""]),
         ("datapath", "mode", &["\"Auto\"", "\"bpf\"", "1"]),
         ("datapath", "workers", &["0", "65", "\"two\""]),
+        ("datapath", "settle", &["\"0ms\"", "100", "\"31d\""]),
         ("admin", "address", &["\"localhost:1\"", "9901", "\"\""]),
         ("log", "format", &["\"xml\""]),
         ("log", "level", &["\"warning\"", "\"INFO\""]),

@@ -99,6 +99,7 @@ fn the_rows_show_the_ranges() {
         ("limits.head_headers", count(HeadHeaders::new)),
         ("limits.relay_buffer", size(RelayBuffer::new)),
         ("datapath.workers", count(Workers::new)),
+        ("datapath.settle", wait(Wait::new)),
     ] {
         assert!(row(key).contains(&range), "{key}: {range}");
     }

@@ -13,8 +13,8 @@ use socket2::SockRef;
 
 use super::{Kernel, LoadError};
 use crate::datapath::{
-    ClientSocket, Datapath, Handover, Mode, Observer, Options, Path, SessionEnd, SessionMeta,
-    UpstreamSocket, slots_for,
+    ClientSocket, Datapath, Entry, Handover, Mode, Observer, Options, Path, SessionEnd,
+    SessionMeta, UpstreamSocket, slots_for,
 };
 
 /// Any one wait. All steps together normally take tens of milliseconds.
@@ -54,6 +54,7 @@ pub fn run() -> Step<Duration> {
         relay_buffer: 64 * 1024,
         idle: None,
         drain: PATIENCE,
+        entry: Entry::AtOnce,
     };
     let loaded = Kernel::load(slots_for(&options)).map_err(Failure::Load)?;
     let news = Arc::new(News::default());

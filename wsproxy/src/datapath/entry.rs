@@ -1,0 +1,122 @@
+//! When a session enters the kernel: a decision, without clock or sockets.
+//!
+//! The kernel path costs nothing while a session is silent and least when its
+//! messages come one at a time: nobody in user space wakes up. User space is
+//! cheaper where one wake-up serves many sockets, and for bulk, which the
+//! kernel's worker sends packet by packet and the relay in large pieces
+//! (`docs/BENCHMARKS.md` has the figures). There is no way back: a socket that
+//! leaves the map loses what is queued there.
+
+use std::time::Duration;
+
+/// When a session's sockets are put into the socket map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// At the hand-over.
+    AtOnce,
+    /// So long after it, whatever the session does.
+    After(Duration),
+    /// Once it has lasted so long and the kernel path is the cheaper one for it.
+    WhenCheaper(Duration),
+}
+
+impl Entry {
+    /// Earliest time after the hand-over; `None`: with it.
+    #[must_use]
+    pub fn delay(self) -> Option<Duration> {
+        match self {
+            Self::AtOnce => None,
+            Self::After(delay) | Self::WhenCheaper(delay) => Some(delay),
+        }
+    }
+}
+
+/// Sockets that one wake-up serves, from which on user space is the cheaper path.
+const BATCH: f32 = 4.0;
+/// Share of the newest wake-up in the average.
+const NEWEST: f32 = 1.0 / 16.0;
+/// Bytes of one read, on average, from which on a session streams in bulk.
+const BULK: u64 = 32 * 1024;
+/// A session that was silent for so long will be, mostly. In ns.
+const SILENT: u64 = 1_000_000_000;
+
+/// How many sockets each wake-up of an engine serves, on average.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Batches(f32);
+
+impl Batches {
+    /// One more wake-up, for so many sockets; those for none are not counted.
+    pub fn note(&mut self, sockets: usize) {
+        if sockets > 0 {
+            self.0 += (sockets as f32 - self.0) * NEWEST;
+        }
+    }
+
+    fn are_large(self) -> bool {
+        self.0 >= BATCH
+    }
+}
+
+/// What a session did in user space since it was last looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Activity {
+    /// Bytes moved, both ways.
+    pub bytes: u64,
+    /// Reads that brought some.
+    pub reads: u64,
+    /// ns since the last byte.
+    pub silent_ns: u64,
+}
+
+/// Whether the session should enter the kernel now.
+#[must_use]
+pub fn is_time(entry: Entry, batches: Batches, activity: Activity) -> bool {
+    if !matches!(entry, Entry::WhenCheaper(_)) || activity.silent_ns >= SILENT {
+        return true;
+    }
+    // A session that did nothing lately tells nothing yet.
+    activity.reads > 0 && !batches.are_large() && activity.bytes / activity.reads < BULK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHEAPER: Entry = Entry::WhenCheaper(Duration::ZERO);
+
+    fn batches(of: usize) -> Batches {
+        let mut batches = Batches::default();
+        for _ in 0..200 {
+            batches.note(of);
+            batches.note(0);
+        }
+        batches
+    }
+
+    #[test]
+    fn a_lone_session_with_small_messages_enters() {
+        let activity = Activity { bytes: 6400, reads: 100, silent_ns: 0 };
+        assert!(is_time(CHEAPER, batches(1), activity));
+    }
+
+    #[test]
+    fn busy_engines_keep_their_busy_sessions() {
+        let activity = Activity { bytes: 6400, reads: 100, silent_ns: 0 };
+        assert!(!is_time(CHEAPER, batches(20), activity));
+        let silent = Activity { bytes: 0, reads: 0, silent_ns: SILENT };
+        assert!(is_time(CHEAPER, batches(20), silent));
+        assert!(is_time(Entry::After(Duration::ZERO), batches(20), activity));
+    }
+
+    #[test]
+    fn bulk_stays_in_user_space() {
+        let activity = Activity { bytes: 100 << 20, reads: 1000, silent_ns: 0 };
+        assert!(!is_time(CHEAPER, batches(1), activity));
+    }
+
+    #[test]
+    fn a_short_pause_tells_nothing() {
+        let activity = Activity { bytes: 0, reads: 0, silent_ns: SILENT / 2 };
+        assert!(!is_time(CHEAPER, batches(1), activity));
+    }
+}
