@@ -35,6 +35,19 @@ install() {
     apt-get install -y --no-install-recommends "$@"
 }
 
+# Packages of servers, which apt would start: a policy that says no, unless there is one already.
+install_without_starting() {
+  local policy=/usr/sbin/policy-rc.d
+  if [ -e "$policy" ]; then
+    install "$@"
+    return
+  fi
+  printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+  "${as_root[@]}" chmod +x "$policy"
+  install "$@" || { "${as_root[@]}" rm "$policy"; return 1; }
+  "${as_root[@]}" rm "$policy"
+}
+
 has_bpf_core() {
   local folder
   folder=$(/usr/bin/rustc --print target-libdir --target bpfel-unknown-none 2>/dev/null) || return 1
@@ -85,16 +98,21 @@ cargo_deny() {
   cargo install cargo-deny --version "$CARGO_DENY" --locked --force
 }
 
-packages=()
+packages=() peers=()
 need() { packages+=("$@"); }
 { has cc && has c++ && has make; } || need build-essential
 has pkg-config || need pkg-config
 has llvm-objcopy || need llvm
 has ip || need iproute2
+has valgrind || need valgrind
+# Measured beside wsproxy, never run as services.
+[ -x /usr/sbin/nginx ] || peers+=(nginx-light)
+[ -x /usr/sbin/haproxy ] || peers+=(haproxy)
 { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || need python3 python3-venv
 has node || need nodejs npm
 has chromium || has chromium-browser || has google-chrome || need chromium
 [ ${#packages[@]} = 0 ] || install "${packages[@]}"
+[ ${#peers[@]} = 0 ] || install_without_starting "${peers[@]}"
 
 bpf_compiler
 bpf_linker

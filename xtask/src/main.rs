@@ -3,6 +3,7 @@
 //! Nothing here is part of the program. `test` runs every check there is, the
 //! other commands are its steps that are worth running alone.
 
+mod bench;
 mod digest;
 mod ebpf;
 mod fuzz;
@@ -60,6 +61,28 @@ enum Command {
         #[arg(value_enum)]
         target: Option<fuzz::Target>,
     },
+    /// Measure wsproxy beside nginx, HAProxy and no proxy at all; needs root
+    ///
+    /// The report goes to target/bench. nginx and HAProxy are Debian's packages; what is not
+    /// installed is skipped. `--quick` shows that everything works, not how fast it is.
+    Bench {
+        /// A few small scenarios, once
+        #[arg(long)]
+        quick: bool,
+        /// Put the run into docs/BENCHMARKS.md and the README
+        #[arg(long, conflicts_with_all = ["quick", "instructions"])]
+        publish: bool,
+        /// Count the instructions of the pure parts under callgrind instead, and compare them
+        /// with the committed counts
+        #[arg(long, conflicts_with = "quick")]
+        instructions: bool,
+        /// Write the counts instead of comparing them
+        #[arg(long, requires = "instructions")]
+        update: bool,
+        /// Further arguments: see `target/release/wsproxy-bench run --help`
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Run every check there is and print a summary
     ///
     /// Goes on after a failure. What this machine cannot run is skipped loudly, and is a
@@ -83,6 +106,8 @@ fn main() -> ExitCode {
         Command::BuildEbpf { check, log: false } => ebpf::main(check),
         Command::Setup { dir } => setup::main(dir),
         Command::Fuzz { seconds, target } => fuzz::main(target, seconds),
+        Command::Bench { instructions: true, update, .. } => bench::instructions(update),
+        Command::Bench { quick, publish, arguments, .. } => bench::main(quick, publish, &arguments),
         Command::Test { long, torture_seconds } => {
             test::main(torture_seconds.unwrap_or(if long { 600 } else { 20 }))
         }

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::steps::{Outcome, Steps, command};
-use crate::{ebpf, fuzz, setup, shell};
+use crate::{bench, ebpf, fuzz, setup, shell};
 
 /// The crates that are not members of the workspace, each with a lock of its own.
 const SEPARATE_CRATES: [&str; 2] = ["wsproxy-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
@@ -29,6 +29,8 @@ pub fn main(torture_seconds: u32) -> Result<()> {
     steps.run("workspace tests", || workspace_tests(kernel));
     steps.run("torture", || torture(torture_seconds, kernel));
     steps.run("third-party peers", || peers(built, kernel));
+    steps.run("instruction counts", instructions);
+    steps.run("benchmark, quick", || quick_benchmark(kernel));
     steps.run("fuzz", || fuzz::main(None, FUZZ_SECONDS).map(|()| Outcome::Passed));
     if !steps.finish() {
         // The counts stay the last line; the caller prints no error after them.
@@ -120,6 +122,29 @@ fn peers(built: bool, kernel: bool) -> Result<Outcome> {
     let mut cargo = cargo(&["test", "--package", "wsproxy-tests", "--test", "peers"]);
     cargo.env("WSPROXY_PEERS", folder).env("WSPROXY_BIN", binary());
     command(with_kernel(cargo, kernel))
+}
+
+fn instructions() -> Result<Outcome> {
+    if shell::output(Command::new("valgrind").arg("--version")).is_err() {
+        let why = "valgrind is not there; install it with `apt-get install valgrind`";
+        return Ok(Outcome::Skipped(why.into()));
+    }
+    bench::instructions(false).map(|()| Outcome::Passed)
+}
+
+/// Shows that everybody can be measured; how fast they are is not looked at.
+fn quick_benchmark(kernel: bool) -> Result<Outcome> {
+    if !kernel {
+        return Ok(Outcome::Skipped("it needs root and the kernel's datapath".into()));
+    }
+    let missing: Vec<&str> = ["/usr/sbin/nginx", "/usr/sbin/haproxy"]
+        .into_iter()
+        .filter(|path| !Path::new(path).exists())
+        .collect();
+    if !missing.is_empty() {
+        return Ok(Outcome::Skipped(format!("not installed: {}", missing.join(", "))));
+    }
+    bench::main(true, false, &[]).map(|()| Outcome::Passed)
 }
 
 /// A cargo command on the locked release build.

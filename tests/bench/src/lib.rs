@@ -1,6 +1,8 @@
 //! wsproxy beside its peers: load, upstream, contenders, and what was measured.
 
+pub mod awake;
 pub mod contender;
+pub mod cross_check;
 pub mod instructions;
 pub mod load;
 pub mod machine;
@@ -9,6 +11,7 @@ pub mod pattern;
 pub mod place;
 pub mod poll;
 pub mod pure;
+pub mod report;
 pub mod results;
 pub mod run;
 pub mod scenario;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use wsproxy_bench::{
     contender::Kind,
@@ -12,7 +12,7 @@ use wsproxy_bench::{
         messages::{self, Messages},
     },
     place::Topology,
-    pure,
+    pure, report,
     run::{self, Plan},
     upstream::Upstream,
 };
@@ -90,12 +90,16 @@ struct RunArguments {
     /// The wsproxy under test [default: the one beside this program]
     #[arg(long)]
     wsproxy: Option<PathBuf>,
+    /// Where `cargo xtask setup` put the third-party load generator [default: no cross-check]
+    #[arg(long)]
+    peers: Option<PathBuf>,
     /// Where the results go
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
 }
 
 fn main() -> ExitCode {
+    let _in_force = wsproxy::limits::raise_descriptors(0);
     let done = match Cli::parse().command {
         Command::Run(arguments) => run(arguments),
         Command::Instructions { update } => instructions::run(update),
@@ -109,8 +113,10 @@ fn main() -> ExitCode {
                 measured: Duration::from_secs_f64(seconds),
             };
             let messages = Messages { payloads: vec![payload], sessions, rate };
-            messages::run(&target, &messages)
-                .and_then(|figures| Ok(println!("{}", serde_json::to_string_pretty(&figures)?)))
+            messages::run(&target, &messages).and_then(|figures| {
+                println!("{}", serde_json::to_string_pretty(&figures)?);
+                Ok(())
+            })
         }
     };
     match done {
@@ -138,13 +144,23 @@ fn run(arguments: RunArguments) -> Result<()> {
         measured: Duration::from_secs_f64(if arguments.quick { 0.5 } else { arguments.seconds }),
         warm_up: Duration::from_millis(if arguments.quick { 100 } else { 500 }),
         wsproxy: arguments.wsproxy.map_or_else(run::wsproxy, Ok)?,
+        peers: arguments.peers,
         folder: arguments.out.join("files"),
     };
     std::fs::create_dir_all(&arguments.out)?;
     let folder = std::path::absolute(&plan.folder)?;
     let plan = Plan { folder, ..plan };
-    let result = run::run(&plan)?;
-    let file = arguments.out.join("run.json");
-    std::fs::write(&file, serde_json::to_string_pretty(&result)?)
-        .with_context(|| file.display().to_string())
+    let mut result = run::run(&plan)?;
+    result.environment.command = std::env::args().skip(1).collect::<Vec<_>>().join(" ").replacen(
+        "run",
+        "cargo xtask bench",
+        1,
+    );
+    report::write(&result, &arguments.out)?;
+    println!("{}", report::markdown::extract(&result));
+    println!("the whole report: {}", arguments.out.join("report.md").display());
+    // Numbers are no failure, a contender that could not be measured is one.
+    let failures = result.cells.iter().map(|cell| cell.failures.len()).sum::<usize>();
+    ensure!(failures == 0, "{failures} measurements failed: see above");
+    Ok(())
 }

@@ -16,9 +16,7 @@ const MTU: u32 = 1500;
 
 /// Settings of each namespace; the port range and its reuse are for the churn, which opens more
 /// connections than Linux's defaults leave ports for.
-const SYSCTLS: [(&str, &str); 6] = [
-    // Linux's default, whatever the machine is set to.
-    ("net.ipv4.tcp_congestion_control", "reno"),
+const SYSCTLS: [(&str, &str); 5] = [
     ("net.ipv4.ip_forward", "1"),
     ("net.ipv4.ip_local_port_range", "10240 65535"),
     ("net.ipv4.tcp_tw_reuse", "1"),
@@ -55,6 +53,8 @@ impl Topology {
 pub struct Site {
     net: Net,
     topology: Topology,
+    /// TCP's congestion control in the namespaces.
+    pub congestion_control: String,
 }
 
 impl Site {
@@ -69,15 +69,18 @@ impl Site {
                 for (key, value) in SYSCTLS {
                     sysctl(key, value)?;
                 }
+                choose_congestion_control();
                 anyhow::Ok(())
             })?;
         }
+        let congestion_control = net.within(Place::Gateway, || std::fs::read_to_string(CONTROL));
+        let congestion_control = congestion_control.context(CONTROL)?.trim().to_owned();
         // `direct` crosses the gateway as every contender's bytes do.
         for (place, far) in [(Place::Client, "10.77.2.0/24"), (Place::Server, "10.77.1.0/24")] {
             let via = address(place, Place::Gateway, Family::V4).to_string();
             net.within(place, || run("ip", &["route", "add", far, "via", &via]))?;
         }
-        Ok(Self { net, topology })
+        Ok(Self { net, topology, congestion_control })
     }
 
     /// Runs `work` where the load is made.
@@ -124,6 +127,19 @@ impl Site {
             _ => address(Place::Client, Place::Gateway, Family::V4),
         };
         (ip, port).into()
+    }
+}
+
+const CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
+/// Linux's default whatever the machine is set to, or what behaves like it on a net that loses
+/// nothing: a namespace may choose among those only that the machine allows to everybody. With BBR
+/// each contender is paced by timers, and they are what is measured.
+fn choose_congestion_control() {
+    for name in ["cubic", "reno"] {
+        if std::fs::write(CONTROL, name).is_ok() {
+            return;
+        }
     }
 }
 

@@ -24,6 +24,9 @@ pub struct Environment {
     pub kernel: String,
     /// Model of the CPU and how many there are.
     pub cpu: String,
+    /// TCP's congestion control in the namespaces.
+    #[serde(default)]
+    pub congestion_control: String,
     /// Memory of the machine, in MiB.
     pub memory_mib: u64,
     /// Length of one measurement, in s.
@@ -73,7 +76,7 @@ pub struct Figures {
     pub messages: u64,
     /// Payload bytes of these.
     pub bytes: u64,
-    /// CPU time of the whole machine that was not idle, in s (`/proc/stat`).
+    /// CPU time of the whole machine that was not idle, in s (`/proc/stat`); 0: not known.
     pub cpu_seconds: f64,
     /// Of one message, where the scenario has a latency.
     pub latency: Option<Latency>,

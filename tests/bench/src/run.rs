@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     contender::{Contender, Kind},
+    cross_check,
     load::Target,
     machine,
     place::{Site, Topology, UPSTREAM},
@@ -41,6 +42,8 @@ pub struct Plan {
     pub warm_up: Duration,
     /// The program under test.
     pub wsproxy: PathBuf,
+    /// Where the third-party load generator is.
+    pub peers: Option<PathBuf>,
     /// Where contenders keep their files.
     pub folder: PathBuf,
 }
@@ -75,6 +78,7 @@ fn environment(plan: &Plan) -> Environment {
 
 fn in_topology(plan: &Plan, topology: Topology, run: &mut Run) -> Result<()> {
     let site = Site::new(topology)?;
+    run.environment.congestion_control.clone_from(&site.congestion_control);
     let upstream = site.at_server(|| Upstream::start(([0, 0, 0, 0], UPSTREAM).into()))?;
     let mut contenders = Vec::new();
     for kind in &plan.contenders {
@@ -97,6 +101,9 @@ fn in_topology(plan: &Plan, topology: Topology, run: &mut Run) -> Result<()> {
     let wanted = |scenario: &Scenario| {
         plan.only.is_empty() || plan.only.iter().any(|part| scenario.name().contains(part))
     };
+    if whole && plan.only.is_empty() {
+        cross_check(plan, &site, &upstream, &contenders, run);
+    }
     for scenario in scenarios.into_iter().filter(wanted) {
         // Memory does not vary as time does.
         let rounds = match scenario {
@@ -111,6 +118,32 @@ fn in_topology(plan: &Plan, topology: Topology, run: &mut Run) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn cross_check(
+    plan: &Plan,
+    site: &Site,
+    upstream: &Upstream,
+    contenders: &[Contender],
+    run: &mut Run,
+) {
+    let Some(peers) = &plan.peers else {
+        run.environment.skipped.push("the cross-check: no --peers".into());
+        return;
+    };
+    for contender in contenders {
+        if !matches!(contender.kind, Kind::Direct | Kind::Nginx | Kind::Auto) {
+            continue;
+        }
+        match cross_check::run(site, upstream, contender, peers, plan.measured) {
+            Ok(check) => run.cross_check.push(check),
+            Err(error) => {
+                let why = format!("the cross-check of {}: {error:#}", contender.kind.name());
+                eprintln!("skipped: {why}");
+                run.environment.skipped.push(why);
+            }
+        }
+    }
 }
 
 fn measure(

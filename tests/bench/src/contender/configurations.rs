@@ -28,9 +28,9 @@ pub fn of(
         ),
         Kind::Haproxy => haproxy(port, upstream, ""),
         Kind::HaproxySplice => haproxy(port, upstream, "  option splice-auto\n"),
-        Kind::Relay => wsproxy(port, upstream, "relay", admin),
-        Kind::Sockmap => wsproxy(port, upstream, "sockmap", admin),
-        Kind::Auto => wsproxy(port, upstream, "auto", admin),
+        Kind::Relay => wsproxy(port, upstream, "mode = \"relay\"", admin),
+        Kind::Sockmap => wsproxy(port, upstream, "mode = \"sockmap\"\nsettle = \"off\"", admin),
+        Kind::Auto => wsproxy(port, upstream, "mode = \"auto\"", admin),
     }
 }
 
@@ -105,7 +105,7 @@ backend servers
     )
 }
 
-fn wsproxy(port: u16, upstream: SocketAddr, mode: &str, admin: Option<SocketAddr>) -> String {
+fn wsproxy(port: u16, upstream: SocketAddr, datapath: &str, admin: Option<SocketAddr>) -> String {
     let admin = admin.map_or(String::new(), |at| format!("[admin]\naddress = \"{at}\"\n"));
     format!(
         "[listener]
@@ -113,7 +113,7 @@ address = \"0.0.0.0:{port}\"
 [upstream]
 servers = [\"{upstream}\"]
 [datapath]
-mode = \"{mode}\"
+{datapath}
 {admin}[log]
 level = \"warn\"
 "

@@ -37,7 +37,7 @@ pub enum Kind {
     HaproxySplice,
     /// wsproxy in user space.
     Relay,
-    /// wsproxy in the kernel.
+    /// wsproxy with every session in the kernel from its first byte.
     Sockmap,
     /// wsproxy as it comes.
     Auto,
