@@ -177,6 +177,32 @@ pub fn tcp_unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(u32::try_from(bytes).unwrap_or(0))
 }
 
+/// What the socket's send buffer still takes, in bytes of kernel memory (`SO_MEMINFO`, which
+/// fills the array of linux/sock_diag.h): payload takes some more than its length.
+///
+/// # Errors
+/// What `getsockopt(2)` says.
+pub fn send_room(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    const SNDBUF: usize = 3;
+    const WMEM_QUEUED: usize = 5;
+    let mut words = [0_u32; 9];
+    let mut length = size_of_val(&words) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `words`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            words.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(words[SNDBUF].saturating_sub(words[WMEM_QUEUED]) as usize)
+}
+
 /// `setsockopt(SO_RCVLOWAT, 1)`: makes the kernel run the verdict program over
 /// what is already in the receive queue (`tcp_set_rcvlowat` calls
 /// `tcp_data_ready`).

@@ -117,7 +117,7 @@ pub fn all(whole: bool) -> Vec<Scenario> {
     }
     all.push(Scenario::Handshake(16));
     if whole {
-        all.extend([Scenario::Mix(64), Scenario::SlowReaders(64), Scenario::Idle(8000)]);
+        all.extend([Scenario::Mix(64), Scenario::SlowReaders(64), Scenario::Idle(7500)]);
     }
     all
 }

@@ -33,23 +33,22 @@ impl Entry {
 
 /// Sockets that one wake-up serves, from which on user space is the cheaper path.
 const BATCH: f32 = 4.0;
-/// Share of the newest wake-up in the average.
-const NEWEST: f32 = 1.0 / 16.0;
+/// Share of each event of a wake-up in the average.
+const NEWEST: f32 = 1.0 / 32.0;
 /// Bytes of one read, on average, from which on a session streams in bulk.
 const BULK: u64 = 32 * 1024;
 /// A session that was silent for so long will be, mostly. In ns.
 const SILENT: u64 = 1_000_000_000;
 
-/// How many sockets each wake-up of an engine serves, on average.
+/// How many sockets a wake-up of an engine serves, as the average socket sees it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Batches(f32);
 
 impl Batches {
-    /// One more wake-up, for so many sockets; those for none are not counted.
+    /// One more wake-up, for so many sockets.
     pub fn note(&mut self, sockets: usize) {
-        if sockets > 0 {
-            self.0 += (sockets as f32 - self.0) * NEWEST;
-        }
+        let sockets = sockets as f32;
+        self.0 += (sockets - self.0) * (sockets * NEWEST).min(1.0);
     }
 
     fn are_large(self) -> bool {
@@ -106,6 +105,15 @@ mod tests {
         let silent = Activity { bytes: 0, reads: 0, silent_ns: SILENT };
         assert!(is_time(CHEAPER, batches(20), silent));
         assert!(is_time(Entry::After(Duration::ZERO), batches(20), activity));
+    }
+
+    #[test]
+    fn bursts_count_for_all_they_serve() {
+        let activity = Activity { bytes: 6400, reads: 100, silent_ns: 0 };
+        let mut bursts = batches(1);
+        bursts.note(500);
+        bursts.note(1);
+        assert!(!is_time(CHEAPER, bursts, activity));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub trait Wire {
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
     /// Bytes that T's TCP was ever given; may be too small for a moment, never too large.
     fn target_count(&mut self) -> io::Result<u64>;
+    /// What T's send buffer takes about now, in bytes.
+    fn target_room(&mut self) -> usize;
     /// Sends T a FIN.
     fn finish_target(&mut self) -> io::Result<()>;
 }
@@ -94,11 +96,18 @@ pub struct Lane {
     closing: bool,
     /// Reads that brought bytes.
     reads: u64,
+    /// The last read was a long one.
+    bulk: bool,
     residue: Option<Box<Residue>>,
 }
 
 /// Reads of one turn, so that one busy session does not starve the others.
 const READS_PER_TURN: u32 = 16;
+/// After a read of so many bytes the next one takes no more than T has room for, lest a reader
+/// that stops leaves all of a large read in user space.
+const BULK: usize = 64 * 1024;
+/// Bytes of such a read, at least.
+const LEAST_READ: usize = 16 * 1024;
 
 impl Lane {
     /// A lane that user space owns, with `early` bytes of S already in hand.
@@ -108,7 +117,7 @@ impl Lane {
     pub fn new(attachment: Attachment, early: &[u8]) -> Self {
         let residue =
             (!early.is_empty()).then(|| Box::new(Residue { bytes: early.to_vec(), written: 0 }));
-        Self { state: State::Relay, attachment, closing: false, reads: 0, residue }
+        Self { state: State::Relay, attachment, closing: false, reads: 0, bulk: false, residue }
     }
 
     /// Whether the sockets may come into the socket map now: user space owns the direction, and
@@ -211,7 +220,11 @@ impl Lane {
                         return Ok(Want::Turn);
                     }
                     reads += 1;
-                    match wire.recv(buf) {
+                    let mut most = buf.len();
+                    if self.bulk {
+                        most = wire.target_room().max(LEAST_READ).min(most);
+                    }
+                    match wire.recv(&mut buf[..most]) {
                         Ok(0) if self.unread(record) => return Ok(Want::Moment),
                         Ok(0) => {
                             self.finish(wire)?;
@@ -219,12 +232,13 @@ impl Lane {
                         }
                         Ok(n) => {
                             self.reads += 1;
+                            self.bulk = n >= BULK || (self.bulk && n == most);
                             self.forward(wire, record, &buf[..n], now_ns)?;
                             // Without the socket map a short read of a stream means "empty"
                             // (epoll(7)), and the next byte is a new edge.
                             let plain = self.attachment == Attachment::None;
                             let trusted = rest && plain && !self.closing;
-                            if trusted && n < buf.len() && self.residue.is_none() {
+                            if trusted && n < most && self.residue.is_none() {
                                 return Ok(Want::Readable);
                             }
                         }

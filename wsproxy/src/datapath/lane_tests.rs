@@ -59,6 +59,10 @@ impl Wire for Sockets {
         Ok(self.target.len() as u64 - self.in_kernel)
     }
 
+    fn target_room(&mut self) -> usize {
+        self.room
+    }
+
     fn finish_target(&mut self) -> io::Result<()> {
         self.finished = true;
         Ok(())

@@ -49,6 +49,11 @@ impl Wire for Pair<'_> {
         Ok(acked + u64::from(sys::tcp_unacknowledged(self.target)?))
     }
 
+    fn target_room(&mut self) -> usize {
+        // A socket that does not tell is no reason to stop: sending to it will say why.
+        sys::send_room(self.target).unwrap_or(usize::MAX)
+    }
+
     fn finish_target(&mut self) -> io::Result<()> {
         Ok(rustix::net::shutdown(self.target, Shutdown::Write)?)
     }
