@@ -118,7 +118,6 @@ impl Builder {
             datapath: Datapath {
                 mode: run.datapath.unwrap_or(mode),
                 workers: self.value(datapath.workers, Datapath::default().workers, auto(count)),
-                // The demo's page shows the way of the bytes: no time to lose.
                 settle: self
                     .value(datapath.settle, Datapath::default().settle, off(period))
                     .filter(|_| !demo),

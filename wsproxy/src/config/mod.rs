@@ -304,7 +304,8 @@ impl Config {
             upstreams: Upstreams::Embedded,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
-            datapath: Datapath::default(),
+            // Its page shows the way of the bytes: no time to lose.
+            datapath: Datapath { settle: None, ..Datapath::default() },
             admin: None,
             log: Log::default(),
             warnings: Vec::new(),

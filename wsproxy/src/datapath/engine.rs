@@ -4,7 +4,6 @@
 use std::{
     collections::VecDeque,
     io,
-    net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex, PoisonError,
@@ -65,14 +64,6 @@ pub struct SessionInfo {
     pub in_kernel: [bool; 2],
 }
 
-impl SessionInfo {
-    /// The client's address.
-    #[must_use]
-    pub fn client(&self) -> SocketAddr {
-        self.meta.client
-    }
-}
-
 enum Command {
     Adopt(Reservation, Box<Handover>),
     /// A direction was given back, by index, under a generation.
@@ -91,8 +82,14 @@ struct Mailbox {
 
 impl Mailbox {
     fn put(&self, command: Command) {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).push(command);
-        // A full counter means that the bell rings already.
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        commands.push(command);
+        if commands.len() > 1 {
+            // The bell rings already, and the engine takes all there is.
+            return;
+        }
+        drop(commands);
+        // A full counter means that it rings, too.
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 

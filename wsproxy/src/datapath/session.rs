@@ -27,6 +27,9 @@ pub(super) const UPSTREAM: usize = 1;
 struct Pair<'a> {
     source: BorrowedFd<'a>,
     target: BorrowedFd<'a>,
+    /// The other direction has ended: when this one does, both sockets are closed, which sends
+    /// the FIN.
+    last: bool,
 }
 
 impl Wire for Pair<'_> {
@@ -55,6 +58,9 @@ impl Wire for Pair<'_> {
     }
 
     fn finish_target(&mut self) -> io::Result<()> {
+        if self.last {
+            return Ok(());
+        }
         Ok(rustix::net::shutdown(self.target, Shutdown::Write)?)
     }
 }
@@ -255,8 +261,8 @@ impl Session {
             return Progress::Broken { side, error };
         }
         let rest = rest && !self.hung_up[side];
-        let mut pair =
-            Pair { source: self.sockets[side].as_fd(), target: self.sockets[1 - side].as_fd() };
+        let [source, target] = [&self.sockets[side], &self.sockets[1 - side]].map(AsFd::as_fd);
+        let mut pair = Pair { source, target, last: self.lanes[1 - side].is_ended() };
         match self.lanes[side].run(&mut pair, record, buf, now, rest) {
             Ok(want) => self.wants[side] = want,
             Err(Fault::Source(error)) => return Progress::Broken { side, error },

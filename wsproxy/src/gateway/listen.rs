@@ -7,13 +7,16 @@ use tokio::net::TcpListener;
 
 use crate::config::{Listener, Timeouts};
 
-/// Opens the listener of the configuration.
+/// Opens the listener of the configuration. What it accepts has `options` from the start: a
+/// connection inherits its listener's (`tcp_create_openreq_child`).
 ///
 /// # Errors
 /// The address is taken, not ours, or needs a privilege.
-pub fn open(listener: &Listener) -> io::Result<TcpListener> {
+pub fn open(listener: &Listener, options: TcpOptions) -> io::Result<TcpListener> {
     let address = listener.address.socket_addr();
-    bind(address, listener.address.is_dual_stack(), listener.backlog.get())
+    let listener = bind(address, listener.address.is_dual_stack(), listener.backlog.get())?;
+    options.apply(&listener)?;
+    Ok(listener)
 }
 
 /// Binds a listening, non-blocking TCP socket.
@@ -70,5 +73,28 @@ impl TcpOptions {
             socket.set_tcp_keepalive(&keepalive)?;
         }
         socket.set_tcp_user_timeout(self.user_timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ListenAddr, Timeouts};
+
+    #[tokio::test]
+    async fn accepted_connections_inherit_the_options() {
+        let address: ListenAddr = "127.0.0.1:0".parse().unwrap();
+        let configured = Listener { address, ..Listener::default() };
+        let listener = open(&configured, TcpOptions::new(&Timeouts::default())).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().unwrap());
+        assert!(accepted.keepalive().unwrap());
+        let defaults = Timeouts::default();
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), defaults.keepalive.unwrap().get());
+        assert_eq!(accepted.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+        let user_timeout = accepted.tcp_user_timeout().unwrap();
+        assert_eq!(user_timeout, defaults.user_timeout.map(|t| t.get()));
     }
 }

@@ -110,7 +110,8 @@ pub struct Running {
 /// See [`GatewayError`]. Nothing is left running.
 pub async fn start(config: Config) -> Result<Running, GatewayError> {
     let listening = |address, key| move |error| GatewayError::Listen { address, key, error };
-    let listener = listen::open(&config.listener).map_err(listening(
+    let tcp = TcpOptions::new(&config.timeouts);
+    let listener = listen::open(&config.listener, tcp).map_err(listening(
         config.listener.address.socket_addr(),
         "listener.address or --listen",
     ))?;
@@ -143,7 +144,7 @@ pub async fn start(config: Config) -> Result<Running, GatewayError> {
         max_headers: config.limits.head_headers.as_usize(),
     };
     let gateway = Arc::new(Gateway {
-        tcp: TcpOptions::new(&config.timeouts),
+        tcp,
         upstreams: Upstreams::new(servers),
         demo: embedded.is_some(),
         route: "default".into(),
@@ -308,10 +309,6 @@ fn begin(
     address: SocketAddr,
     refusals: &Arc<Semaphore>,
 ) {
-    if let Err(error) = gateway.tcp.apply(&stream) {
-        tracing::debug!(client = %address, %error, "gone before it began");
-        return;
-    }
     let gateway = Arc::clone(gateway);
     match gateway.datapath.reserve() {
         Some(place) => {
@@ -333,18 +330,6 @@ fn begin(
 }
 
 impl Running {
-    /// Metrics of this gateway.
-    #[must_use]
-    pub fn metrics(&self) -> &Metrics {
-        &self.gateway.metrics
-    }
-
-    /// What carries its sessions.
-    #[must_use]
-    pub fn datapath(&self) -> &Datapath {
-        &self.gateway.datapath
-    }
-
     /// Stops accepting, closes sessions within `timeouts.drain`, detaches
     /// everything. Nothing of it is left in the kernel afterwards.
     pub async fn stop(self) {

@@ -43,6 +43,7 @@ fn the_example_is_the_defaults() {
         listener: Listener { address: addr("0.0.0.0:8080"), ..Listener::default() },
         upstreams: servers(&["127.0.0.1:9000"]),
         admin: Some(addr("127.0.0.1:9901")),
+        datapath: Datapath::default(),
         ..Config::demo()
     };
     assert_eq!(valid(example()), expected);

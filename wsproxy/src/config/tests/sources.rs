@@ -35,7 +35,7 @@ fn flags_alone_change_the_demo() {
         (
             "--datapath relay",
             Config {
-                datapath: Datapath { mode: DatapathMode::Relay, ..Datapath::default() },
+                datapath: Datapath { mode: DatapathMode::Relay, ..demo().datapath },
                 ..demo()
             },
         ),
@@ -53,7 +53,12 @@ fn flags_alone_change_the_demo() {
         ),
         (
             "--upstream b:2 --upstream a:1",
-            Config { source: Source::Flags, upstreams: servers(&["b:2", "a:1"]), ..demo() },
+            Config {
+                source: Source::Flags,
+                upstreams: servers(&["b:2", "a:1"]),
+                datapath: Datapath::default(),
+                ..demo()
+            },
         ),
     ] {
         assert_eq!(without_file(flags), expected, "{flags}");
