@@ -49,6 +49,7 @@ struct Live {
     diversions: IntCounterVec,
     verdicts: IntCounterVec,
     healed: IntCounter,
+    entered: IntCounter,
     wakeups: IntCounter,
 }
 
@@ -146,6 +147,10 @@ impl Metrics {
                     "wsproxy_lost_notifications_total",
                     "Directions found diverted without a notification.",
                 )?,
+                entered: counter(
+                    "wsproxy_sessions_entered_kernel_total",
+                    "Sessions that entered the kernel.",
+                )?,
                 wakeups: counter(
                     "wsproxy_engine_wakeups_total",
                     "Times a thread that owns sessions woke up.",
@@ -203,6 +208,7 @@ impl Live {
         }
         raise(&self.started, datapath.started());
         raise(&self.healed, datapath.healed());
+        raise(&self.entered, datapath.entered());
         raise(&self.wakeups, datapath.wakeups());
         let totals = datapath.totals();
         for (direction, carried) in

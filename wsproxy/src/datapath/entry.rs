@@ -35,8 +35,12 @@ impl Entry {
 const BATCH: f32 = 4.0;
 /// Share of each event of a wake-up in the average.
 const NEWEST: f32 = 1.0 / 32.0;
-/// Bytes of one read, on average, from which on a session streams in bulk.
+/// Bytes of one read, on average, from which on a session moves bulk.
 const BULK: u64 = 32 * 1024;
+/// The same where nearly all goes one way: each read then takes many messages.
+const BULK_ONE_WAY: u64 = 2 * 1024;
+/// Reads of one direction for one of the other, from which on all goes one way.
+const ONE_WAY: u64 = 8;
 /// A session that was silent for so long will be, mostly. In ns.
 const SILENT: u64 = 1_000_000_000;
 
@@ -61,8 +65,8 @@ impl Batches {
 pub struct Activity {
     /// Bytes moved, both ways.
     pub bytes: u64,
-    /// Reads that brought some.
-    pub reads: u64,
+    /// Reads that brought some, in each direction.
+    pub reads: [u64; 2],
     /// ns since the last byte.
     pub silent_ns: u64,
 }
@@ -73,8 +77,12 @@ pub fn is_time(entry: Entry, batches: Batches, activity: Activity) -> bool {
     if !matches!(entry, Entry::WhenCheaper(_)) || activity.silent_ns >= SILENT {
         return true;
     }
+    let [some, others] = activity.reads;
+    let reads = some + others;
+    let one_way = some.max(others) >= ONE_WAY * some.min(others).max(1);
+    let bulk = if one_way { BULK_ONE_WAY } else { BULK };
     // A session that did nothing lately tells nothing yet.
-    activity.reads > 0 && !batches.are_large() && activity.bytes / activity.reads < BULK
+    reads > 0 && !batches.are_large() && activity.bytes / reads < bulk
 }
 
 #[cfg(test)]
@@ -94,22 +102,22 @@ mod tests {
 
     #[test]
     fn a_lone_session_with_small_messages_enters() {
-        let activity = Activity { bytes: 6400, reads: 100, silent_ns: 0 };
+        let activity = Activity { bytes: 6400, reads: [50; 2], silent_ns: 0 };
         assert!(is_time(CHEAPER, batches(1), activity));
     }
 
     #[test]
     fn busy_engines_keep_their_busy_sessions() {
-        let activity = Activity { bytes: 6400, reads: 100, silent_ns: 0 };
+        let activity = Activity { bytes: 6400, reads: [50; 2], silent_ns: 0 };
         assert!(!is_time(CHEAPER, batches(20), activity));
-        let silent = Activity { bytes: 0, reads: 0, silent_ns: SILENT };
+        let silent = Activity { bytes: 0, reads: [0; 2], silent_ns: SILENT };
         assert!(is_time(CHEAPER, batches(20), silent));
         assert!(is_time(Entry::After(Duration::ZERO), batches(20), activity));
     }
 
     #[test]
     fn bursts_count_for_all_they_serve() {
-        let activity = Activity { bytes: 6400, reads: 100, silent_ns: 0 };
+        let activity = Activity { bytes: 6400, reads: [50; 2], silent_ns: 0 };
         let mut bursts = batches(1);
         bursts.note(500);
         bursts.note(1);
@@ -118,13 +126,23 @@ mod tests {
 
     #[test]
     fn bulk_stays_in_user_space() {
-        let activity = Activity { bytes: 100 << 20, reads: 1000, silent_ns: 0 };
+        let activity = Activity { bytes: 100 << 20, reads: [500; 2], silent_ns: 0 };
         assert!(!is_time(CHEAPER, batches(1), activity));
     }
 
     #[test]
+    fn a_stream_of_small_messages_is_bulk_and_an_exchange_of_large_ones_is_not() {
+        let stream = Activity { bytes: 8 << 20, reads: [1000, 2], silent_ns: 0 };
+        assert!(!is_time(CHEAPER, batches(1), stream));
+        let exchange = Activity { bytes: 16 << 20, reads: [520, 500], silent_ns: 0 };
+        assert!(is_time(CHEAPER, batches(1), exchange));
+        let ticks = Activity { bytes: 2000, reads: [0, 20], silent_ns: 0 };
+        assert!(is_time(CHEAPER, batches(1), ticks));
+    }
+
+    #[test]
     fn a_short_pause_tells_nothing() {
-        let activity = Activity { bytes: 0, reads: 0, silent_ns: SILENT / 2 };
+        let activity = Activity { bytes: 0, reads: [0; 2], silent_ns: SILENT / 2 };
         assert!(!is_time(CHEAPER, batches(1), activity));
     }
 }

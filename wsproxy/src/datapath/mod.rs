@@ -264,6 +264,8 @@ pub(crate) struct Shared {
     pub(crate) started: AtomicU64,
     /// Directions that the sweep found given back without a notification.
     pub(crate) healed: AtomicU64,
+    /// Sessions that entered the kernel.
+    pub(crate) entered: AtomicU64,
 }
 
 impl Shared {
@@ -335,6 +337,7 @@ impl Datapath {
             live: Default::default(),
             started: AtomicU64::new(0),
             healed: AtomicU64::new(0),
+            entered: AtomicU64::new(0),
         });
         let engines = engine::start(&shared, workers, events)?;
         Ok(Self { shared, engines, fallback: None })
@@ -393,6 +396,12 @@ impl Datapath {
     #[must_use]
     pub fn reasons(&self) -> Vec<(wsproxy_common::Reason, u64)> {
         self.shared.kernel.as_ref().map(|k| k.reason_counts().to_vec()).unwrap_or_default()
+    }
+
+    /// Sessions that entered the kernel since the start.
+    #[must_use]
+    pub fn entered(&self) -> u64 {
+        self.shared.entered.load(Ordering::Relaxed)
     }
 
     /// Directions that the sweep found given back without a notification.

@@ -104,7 +104,7 @@ pub(super) struct Session {
     /// May still enter the kernel.
     outside: bool,
     /// Bytes and reads when [`Self::is_time_to_enter`] last looked.
-    seen: (u64, u64),
+    seen: (u64, [u64; 2]),
     started: Instant,
     /// Totals of the place before this session.
     before: [Carried; 2],
@@ -149,7 +149,7 @@ impl Session {
             ],
             inside: [false; 2],
             outside: shared.kernel.is_some(),
-            seen: (0, 0),
+            seen: (0, [0; 2]),
             wants: [Want::Readable; 2],
             watched: [EventFlags::empty(); 2],
             sockets: [client.0, upstream.0],
@@ -177,10 +177,10 @@ impl Session {
             return false;
         }
         let bytes = self.moved(shared).iter().map(|c| c.total()).sum::<u64>();
-        let reads = self.lanes.iter().map(Lane::reads).sum::<u64>();
+        let reads = self.lanes.each_ref().map(Lane::reads);
         let activity = Activity {
             bytes: bytes - self.seen.0,
-            reads: reads - self.seen.1,
+            reads: [reads[0] - self.seen.1[0], reads[1] - self.seen.1[1]],
             silent_ns: self.idle_ns(shared, now),
         };
         self.seen = (bytes, reads);
@@ -216,6 +216,7 @@ impl Session {
                 self.path = Path::Sockmap;
                 shared.live(Path::Relay).fetch_sub(1, Relaxed);
                 shared.live(Path::Sockmap).fetch_add(1, Relaxed);
+                shared.entered.fetch_add(1, Relaxed);
             }
             Some(error) => shared.observer.fell_back(&self.meta, refusal_label(&error), &error),
         }
