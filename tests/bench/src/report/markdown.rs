@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn the_document_begins_with_what_is_lost() {
-        let costs = [("direct", 8.0), ("nginx", 12.0), ("auto", 20.0), ("relay", 11.0)];
+        let costs = [("direct", 8.0), ("nginx", 12.0), ("auto", 60.0), ("relay", 11.0)];
         let run = group::tests::run(&costs);
         let text = document(&run, &[("a.svg".into(), "A".into())]);
         let at = |what: &str| text.find(what).unwrap_or_else(|| panic!("no {what}: {text}"));
