@@ -13,8 +13,8 @@ use std::{
 };
 
 use wsproxy::datapath::{
-    ClientSocket, Datapath, Entry, Handover, Mode, Observer, Options, Path, SessionEnd,
-    SessionMeta, UpstreamSocket,
+    ClientSocket, Datapath, Endpoint, Entry, Handover, Mode, Observer, Options, Path, SessionEnd,
+    SessionMeta, Terms, UpstreamSocket,
 };
 
 /// Collects what the datapath tells.
@@ -146,13 +146,15 @@ impl Bench {
             local: ours_upstream.local_addr().unwrap(),
             upstream: "test".into(),
             route: "default".into(),
+            note: None,
         };
         let handover = Handover {
-            client: ClientSocket(prepared(ours_client)),
-            upstream: UpstreamSocket(prepared(ours_upstream)),
+            client: ClientSocket(Endpoint::tcp(prepared(ours_client))),
+            upstream: UpstreamSocket(Endpoint::tcp(prepared(ours_upstream))),
             early_to_upstream: early_to_upstream.to_vec(),
             early_to_client: early_to_client.to_vec(),
             meta,
+            terms: Terms::default(),
         };
         let place = wait_for(Duration::from_secs(20), || self.datapath.reserve())
             .expect("a place for a session");

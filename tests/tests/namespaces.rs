@@ -11,7 +11,8 @@ use std::{
 };
 
 use wsproxy::datapath::{
-    ClientSocket, Ending, Handover, Mode, Path, SessionEnd, SessionMeta, UpstreamSocket,
+    ClientSocket, Ending, Endpoint, Handover, Mode, Path, SessionEnd, SessionMeta, Terms,
+    UpstreamSocket,
 };
 use wsproxy_tests::{
     namespaces::{Family, Net, Place, address},
@@ -108,14 +109,16 @@ impl Gateway<'_> {
             local: ours_upstream.local_addr().unwrap(),
             upstream: "test".into(),
             route: "default".into(),
+            note: None,
         };
         let place = self.bench.datapath.reserve().expect("a place for a session");
         let handover = Handover {
-            client: ClientSocket(prepared(ours_client, user_timeout)),
-            upstream: UpstreamSocket(prepared(ours_upstream, user_timeout)),
+            client: ClientSocket(Endpoint::tcp(prepared(ours_client, user_timeout))),
+            upstream: UpstreamSocket(Endpoint::tcp(prepared(ours_upstream, user_timeout))),
             early_to_upstream: Vec::new(),
             early_to_client: Vec::new(),
             meta,
+            terms: Terms::default(),
         };
         self.bench.datapath.take_over(place, handover);
         (id, client, server)

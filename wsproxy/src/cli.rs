@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{DatapathMode, ListenAddr, LogFormat, LogLevel, UpstreamAddr};
+use crate::config::{DatapathMode, ListenAddr, LogFormat, LogLevel, ServerAddr};
+use crate::probe::ProbeArgs;
 
 /// Exit status after bad usage, as in `sysexits.h`.
 pub const EX_USAGE: i32 = 64;
@@ -34,12 +35,37 @@ pub enum Command {
         /// The file to check
         file: PathBuf,
     },
+    /// Print what a configuration may hold
+    Config {
+        /// In which form
+        #[command(subcommand)]
+        what: ConfigCommand,
+    },
+    /// Turn an nginx configuration into one of wsproxy, on standard output
+    ImportNginx {
+        /// The nginx file; what it includes is read too
+        file: PathBuf,
+        /// Also say what is not needed any more
+        #[arg(long)]
+        verbose: bool,
+    },
+    /// Do a WebSocket handshake step by step, and say what is wrong
+    Probe(ProbeArgs),
     /// Tell what this machine can do, and what is missing
     Doctor {
         /// Report as JSON
         #[arg(long)]
         json: bool,
     },
+}
+
+/// A form of what a configuration may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum ConfigCommand {
+    /// A commented file with every key
+    Example,
+    /// A JSON schema, for editors
+    Schema,
 }
 
 /// The flags of `wsproxy run`. Each wins over its key in the file.
@@ -50,7 +76,7 @@ pub struct RunArgs {
     pub listen: Option<ListenAddr>,
     /// Forward to host:port; given more than once, to each in turn
     #[arg(long, value_name = "ADDR")]
-    pub upstream: Vec<UpstreamAddr>,
+    pub upstream: Vec<ServerAddr>,
     /// How to move bytes
     #[arg(long, value_enum, value_name = "MODE")]
     pub datapath: Option<DatapathMode>,
@@ -91,6 +117,28 @@ pub fn parse_from(
 /// The exit status that a parse error stands for: 0 for help and version.
 pub fn exit_status(error: &clap::Error) -> i32 {
     if error.use_stderr() { EX_USAGE } else { 0 }
+}
+
+/// The texts that an nginx `include` names: a path or a pattern with `*` in its last part,
+/// relative to `base`. `None` where nothing is found.
+pub fn read_included(base: &Path, name: &str) -> Option<String> {
+    let path = base.join(name);
+    let (folder, pattern) = (path.parent()?, path.file_name()?.to_str()?);
+    let Some((start, end)) = pattern.split_once('*') else { return read_file(&path).ok() };
+    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let long_enough = name.len() >= start.len() + end.len();
+            // As the shell has it, `*` means no hidden file.
+            let hidden = name.starts_with('.') && start.is_empty();
+            long_enough && name.starts_with(start) && name.ends_with(end) && !hidden
+        })
+        .collect();
+    found.sort();
+    let texts: Option<Vec<_>> = found.iter().map(|path| read_file(path).ok()).collect();
+    texts.filter(|texts| !texts.is_empty()).map(|texts| texts.join("\n"))
 }
 
 /// The text of a configuration file of at most [`CONFIG_FILE_MAX`] bytes.

@@ -8,13 +8,17 @@ use std::{
 };
 
 use wsproxy::{
-    cli::{self, Command, RunArgs},
+    cli::{self, Command, ConfigCommand, RunArgs},
     config::{self, Config, Source},
-    doctor, gateway, logging,
+    doctor, gateway, logging, nginx,
+    probe::{self, ProbeArgs},
 };
 
 /// `EX_CONFIG` of `sysexits.h`.
 const EX_CONFIG: u8 = 78;
+
+/// `EX_DATAERR` of `sysexits.h`.
+const EX_DATAERR: u8 = 65;
 
 /// At the end, how long a look-up of a name may still take before it is left alone.
 const RESOLVER_PATIENCE: Duration = Duration::from_millis(500);
@@ -23,6 +27,9 @@ fn main() -> ExitCode {
     match cli::parse_or_exit().command {
         Command::Run(args) => run(&args),
         Command::Check { file } => check(&file),
+        Command::Config { what } => show_config(what),
+        Command::ImportNginx { file, verbose } => import_nginx(&file, verbose),
+        Command::Probe(args) => run_probe(args),
         Command::Doctor { json } => match doctor::run(json, &mut io::stdout().lock()) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
@@ -54,9 +61,14 @@ fn check(file: &Path) -> ExitCode {
             return fail(&io::Error::new(error.kind(), format!("{}: {error}", file.display())));
         }
     };
-    match config::check(file, &text) {
-        Ok(config) => {
-            for warning in &config.warnings {
+    let checked = config::check(file, &text);
+    let checked = checked.and_then(|config| {
+        let warnings = config.warnings.clone();
+        gateway::try_files(config).map(|()| warnings)
+    });
+    match checked {
+        Ok(warnings) => {
+            for warning in &warnings {
                 let _ = writeln!(io::stderr(), "warning: {warning}");
             }
             let _ = writeln!(io::stdout(), "{}: ok", file.display());
@@ -85,7 +97,7 @@ fn run(args: &RunArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let served = runtime.block_on(serve(config));
+    let served = runtime.block_on(serve(config, args));
     // The system's resolver blocks a thread for as long as its name servers take.
     runtime.shutdown_timeout(RESOLVER_PATIENCE);
     match served {
@@ -94,10 +106,65 @@ fn run(args: &RunArgs) -> ExitCode {
     }
 }
 
-async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+/// Prints an example or the schema of a configuration.
+fn show_config(what: ConfigCommand) -> ExitCode {
+    let text = match what {
+        ConfigCommand::Example => config::example(),
+        ConfigCommand::Schema => format!("{:#}\n", config::schema()),
+    };
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// The file on standard output, what is to be known of it on standard error.
+fn import_nginx(file: &Path, verbose: bool) -> ExitCode {
+    let text = match cli::read_file(file) {
+        Ok(text) => text,
+        Err(error) => {
+            return fail(&io::Error::new(error.kind(), format!("{}: {error}", file.display())));
+        }
+    };
+    let base = file.parent().unwrap_or(Path::new("."));
+    let files = |name: &str| cli::read_included(base, name);
+    match nginx::import(&files, &file.display().to_string(), &text) {
+        Ok(import) => {
+            for note in &import.notes {
+                if verbose || note.severity != nginx::Severity::Ignored {
+                    let _ = writeln!(io::stderr(), "{note}");
+                }
+            }
+            match io::stdout().lock().write_all(import.toml.as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error),
+            }
+        }
+        Err(broken) => {
+            let _ = writeln!(io::stderr(), "{broken}");
+            ExitCode::from(EX_DATAERR)
+        }
+    }
+}
+
+fn run_probe(args: ProbeArgs) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let outcome = runtime.block_on(probe::probe(args, &mut io::stdout().lock()));
+    runtime.shutdown_timeout(RESOLVER_PATIENCE);
+    match outcome {
+        Ok(outcome) => ExitCode::from(outcome.exit_status()),
+        Err(error) => fail(&error),
+    }
+}
+
+async fn serve(config: Config, args: &RunArgs) -> Result<(), Box<dyn std::error::Error>> {
     use tokio::signal::unix::{SignalKind, signal};
     // Before anything is opened: a signal from now on is an orderly stop.
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut hup, mut usr1) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
     let demo = config.source == Source::Demo;
     let starting = gateway::start(config);
     let running = tokio::select! {
@@ -105,18 +172,47 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         _ = term.recv() => return Ok(()),
         _ = int.recv() => return Ok(()),
     };
-    let address = running.address;
-    tracing::info!(%address, admin = running.admin.map(tracing::field::display), "listening");
-    if demo {
+    let address = running.address.map(tracing::field::display);
+    tracing::info!(address, admin = running.admin.map(tracing::field::display), "listening");
+    if let Some(address) = running.address.filter(|_| demo) {
         tracing::info!("nothing is configured: open http://{address}/ for the demo");
     }
     // Not under systemd: nothing to notify.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tokio::select! {
-        _ = term.recv() => tracing::info!("SIGTERM"),
-        _ = int.recv() => tracing::info!("SIGINT"),
+    loop {
+        tokio::select! {
+            _ = term.recv() => { tracing::info!("SIGTERM"); break }
+            _ = int.recv() => { tracing::info!("SIGINT"); break }
+            _ = hup.recv() => reload(&running, args).await,
+            _ = usr1.recv() => running.reopen_logs(),
+        }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     running.stop().await;
     Ok(())
+}
+
+/// Takes the configuration as it is now, or says why not and leaves everything as it is.
+async fn reload(running: &gateway::Running, args: &RunArgs) {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
+    let taken = match config::load(args, cli::read_file) {
+        Ok(config) => {
+            for warning in &config.warnings {
+                tracing::warn!("{warning}");
+            }
+            running.reload(config).await.map_err(|error| error.to_string())
+        }
+        Err(problems) => Err(problems.to_string()),
+    };
+    match taken {
+        Ok(()) => tracing::info!("configuration reloaded"),
+        Err(problems) => {
+            running.reload_failed();
+            for problem in problems.lines() {
+                tracing::error!("{problem}");
+            }
+            tracing::error!("the configuration was not reloaded; the old one stays in force");
+        }
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 }

@@ -37,6 +37,14 @@ pub struct Metrics {
     pub accept_errors: IntCounterVec,
     /// Failed connections to upstream servers, by server.
     pub upstream_failures: IntCounterVec,
+    /// Plain requests answered, by route and class of status.
+    pub requests: IntCounterVec,
+    /// Plain requests that wsproxy itself answered with an error, by reason.
+    pub request_failures: IntCounterVec,
+    /// TLS handshakes with clients, by result.
+    pub tls_handshakes: IntCounterVec,
+    /// Configurations that were to replace the running one, by result.
+    pub reloads: IntCounterVec,
     live: Live,
 }
 
@@ -117,6 +125,26 @@ impl Metrics {
                 "wsproxy_upstream_failures_total",
                 "Failed connections to an upstream server.",
                 &["upstream"],
+            )?,
+            requests: counters(
+                "wsproxy_requests_total",
+                "Plain requests answered.",
+                &["route", "status"],
+            )?,
+            request_failures: counters(
+                "wsproxy_request_failures_total",
+                "Plain requests that wsproxy itself answered with an error.",
+                &["reason"],
+            )?,
+            tls_handshakes: counters(
+                "wsproxy_tls_handshakes_total",
+                "TLS handshakes with clients.",
+                &["result"],
+            )?,
+            reloads: counters(
+                "wsproxy_reloads_total",
+                "Configurations that were to replace the running one.",
+                &["result"],
             )?,
             live: Live {
                 datapath: RwLock::default(),
@@ -240,6 +268,10 @@ mod tests {
         metrics.datapath_fallback.with_label_values(&["x"]);
         metrics.accept_errors.with_label_values(&["x"]);
         metrics.upstream_failures.with_label_values(&["x"]);
+        metrics.requests.with_label_values(&["x", "y"]);
+        metrics.request_failures.with_label_values(&["x"]);
+        metrics.tls_handshakes.with_label_values(&["x"]);
+        metrics.reloads.with_label_values(&["x"]);
         metrics.live.bytes.with_label_values(&["x", "y"]);
         metrics.live.diversions.with_label_values(&["x"]);
         metrics.live.verdicts.with_label_values(&["x"]);

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::{event::PollFlags, net::sockopt};
 use wsproxy::datapath::{
-    ClientSocket, Ending, Handover, Path, SessionEnd, SessionMeta, UpstreamSocket,
+    ClientSocket, Ending, Endpoint, Handover, Path, SessionEnd, SessionMeta, Terms, UpstreamSocket,
 };
 
 use super::{
@@ -104,8 +104,8 @@ impl Torture {
         bench.datapath.take_over(
             place,
             Handover {
-                client: ClientSocket(prepare(ours_client, client_buffer)),
-                upstream: UpstreamSocket(prepare(ours_upstream, server_buffer)),
+                client: ClientSocket(Endpoint::tcp(prepare(ours_client, client_buffer))),
+                upstream: UpstreamSocket(Endpoint::tcp(prepare(ours_upstream, server_buffer))),
                 early_to_upstream,
                 early_to_client,
                 meta: SessionMeta {
@@ -114,7 +114,9 @@ impl Torture {
                     local,
                     upstream: "torture".into(),
                     route: "default".into(),
+                    note: None,
                 },
+                terms: Terms::default(),
             },
         );
         let now = Instant::now();

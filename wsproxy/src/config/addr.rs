@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::problem::Invalid;
@@ -167,9 +168,6 @@ impl FromStr for UpstreamAddr {
             None => text,
             Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
                 "ws" | "http" => rest,
-                "wss" | "https" => {
-                    return invalid("TLS to the upstream is not supported in this version");
-                }
                 _ => return invalid("not a scheme of an upstream"),
             },
         };
@@ -210,6 +208,149 @@ impl fmt::Display for UpstreamAddr {
     }
 }
 
+/// Where a listener listens: an address, or a Unix socket.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ListenOn {
+    /// `"ip:port"`, `":port"`.
+    Tcp(ListenAddr),
+    /// `"unix:/path"`.
+    Unix(PathBuf),
+}
+
+impl ListenOn {
+    /// The address, if it is one.
+    #[must_use]
+    pub fn tcp(&self) -> Option<ListenAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether the two cannot both be bound.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(other)) => one.overlaps(*other),
+            (Self::Unix(one), Self::Unix(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for ListenOn {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text.strip_prefix("unix:") {
+            Some(path) => Ok(Self::Unix(socket_path(path)?)),
+            None => text.parse().map(Self::Tcp),
+        }
+    }
+}
+
+impl fmt::Display for ListenOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Longest path of a Unix socket in bytes: `sun_path` without its end.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// An absolute path that fits a Unix socket's address.
+pub(super) fn socket_path(text: &str) -> Result<PathBuf, Invalid> {
+    let path = Path::new(text);
+    if !path.is_absolute() || text.len() > SOCKET_PATH_MAX || text.contains('\0') {
+        let expected = format!("an absolute path of at most {SOCKET_PATH_MAX} bytes");
+        return Err(Invalid::new("not a path of a Unix socket", expected));
+    }
+    Ok(path.to_owned())
+}
+
+/// A server of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerAddr {
+    /// Over TLS: `wss://`, `https://`.
+    pub tls: bool,
+    /// Where.
+    pub place: ServerPlace,
+}
+
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ServerPlace {
+    /// At an address and a port.
+    Tcp(UpstreamAddr),
+    /// At a Unix socket.
+    Unix(PathBuf),
+    /// Wherever the SRV records of this name say.
+    Srv(String),
+}
+
+impl ServerAddr {
+    /// In plain, at an address.
+    #[must_use]
+    pub fn plain(address: UpstreamAddr) -> Self {
+        Self { tls: false, place: ServerPlace::Tcp(address) }
+    }
+}
+
+impl FromStr for ServerAddr {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self { tls: false, place: ServerPlace::Unix(socket_path(path)?) });
+        }
+        let (tls, rest) = match text.split_once("://") {
+            Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
+                "wss" | "https" => (true, rest),
+                "srv" if is_name(rest) => {
+                    let place = ServerPlace::Srv(rest.to_ascii_lowercase());
+                    return Ok(Self { tls: false, place });
+                }
+                "srv" => {
+                    let expected = "srv:// and the name of SRV records";
+                    return Err(Invalid::new("not a name of SRV records", expected));
+                }
+                _ => (false, text),
+            },
+            None => (false, text),
+        };
+        // A URL may leave its port to the scheme.
+        let port = if tls { "443" } else { "80" };
+        let has_scheme = tls || text.contains("://");
+        let parsed = rest.parse();
+        let place = match parsed {
+            Err(_) if has_scheme && !authority(rest).contains([':', '/']) => {
+                format!("{}:{port}", authority(rest)).parse()?
+            }
+            parsed => parsed?,
+        };
+        Ok(Self { tls, place: ServerPlace::Tcp(place) })
+    }
+}
+
+/// What stands behind the scheme, if there is one.
+fn authority(text: &str) -> &str {
+    text.split_once("://").map_or(text, |(_, rest)| rest)
+}
+
+impl fmt::Display for ServerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "wss://" } else { "" };
+        match &self.place {
+            ServerPlace::Tcp(address) => write!(f, "{scheme}{address}"),
+            ServerPlace::Unix(path) => write!(f, "unix:{}", path.display()),
+            ServerPlace::Srv(name) => write!(f, "srv://{name}"),
+        }
+    }
+}
+
 /// Digits alone: the parser of numbers takes a sign too.
 fn parse_port(text: &str) -> Option<u16> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -218,7 +359,7 @@ fn parse_port(text: &str) -> Option<u16> {
 
 /// A host name as RFC 1123 has it, with the underscore that container
 /// networks use. A last label of digits alone is a mistyped IPv4 address.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
     let label = |label: &str| {
         (1..=LABEL_MAX).contains(&label.len())

@@ -7,11 +7,18 @@
 mod addr;
 mod build;
 mod count;
+mod document;
+mod keys;
+mod model;
+mod network;
 mod period;
 mod problem;
-mod raw;
+mod rate;
+mod reader;
+mod routing;
 mod size;
 mod suggest;
+mod template;
 mod value;
 
 #[cfg(test)]
@@ -25,13 +32,27 @@ use clap::ValueEnum;
 
 use crate::cli::RunArgs;
 
-pub use addr::{Host, LABEL_MAX, ListenAddr, NAME_MAX, UpstreamAddr};
+pub use addr::{
+    Host, LABEL_MAX, ListenAddr, ListenOn, NAME_MAX, ServerAddr, ServerPlace, UpstreamAddr,
+};
 pub use count::{Count, Setting};
+pub use document::{example, reference, schema};
+pub use keys::{KEYS, Key, Kind};
+pub use model::{
+    AccessFormat, AccessLog, AddressHeader, Admin, Balance, Certificate, Clients, Config, Datapath,
+    HashKey, Health, HealthKind, Limits, Listener, ListenerTls, Log, ProxyVersion, Server,
+    Timeouts, Upstream, UpstreamTls,
+};
+pub use network::{Access, Network};
 pub use period::Period;
 pub use problem::{Diagnostic, Invalid, Place, Position, Problems};
+pub use rate::Rate;
+pub use reader::Given;
+pub use routing::{
+    Action, Forward, HeaderChanges, HostHeader, HostPattern, Origin, Route, WebSocketRule,
+};
 pub use size::Size;
-
-use raw::Parsed;
+pub use template::{Template, Variable};
 
 /// The file read when `--config` names none; it need not exist.
 pub const DEFAULT_FILE: &str = "/etc/wsproxy/wsproxy.toml";
@@ -55,7 +76,13 @@ pub const USER_TIMEOUT_MIN_MS: u32 = 1_000;
 pub const USER_TIMEOUT_MAX_MS: u32 = 24 * 24 * 3_600_000;
 /// Longest accept queue; the kernel lowers it to `net.core.somaxconn`.
 pub const BACKLOG_MAX: u32 = 65_535;
-/// Most upstream servers.
+/// Most listeners.
+pub const LISTENERS_MAX: usize = 64;
+/// Most groups of servers.
+pub const UPSTREAMS_MAX: usize = 256;
+/// Most routes.
+pub const ROUTES_MAX: usize = 1_024;
+/// Most servers of a group.
 pub const SERVERS_MAX: usize = 1_024;
 /// Most sessions that can be set.
 pub const MAX_SESSIONS_MAX: u32 = 1_000_000;
@@ -90,31 +117,18 @@ pub type HeadBytes = Size<HEAD_BYTES_MIN, HEAD_BYTES_MAX>;
 pub type HeadHeaders = Count<HEAD_HEADERS_MIN, HEAD_HEADERS_MAX>;
 /// Bytes that one direction may hold in user space.
 pub type RelayBuffer = Size<RELAY_BUFFER_MIN, RELAY_BUFFER_MAX>;
+/// A server's share.
+pub type Weight = Count<1, 1_000>;
+/// Things that may happen at once.
+pub type Burst = Count<1, 1_000_000>;
+/// Length of an IPv6 prefix in bits.
+pub type Prefix = Count<1, 128>;
+/// An HTTP status of a redirect.
+pub type Statuses = Count<300, 399>;
+/// Bytes of a plain request's body.
+pub type BodyLimit = Size<0, { 3 << 30 }>;
 /// Number of worker threads.
 pub type Workers = Count<1, WORKERS_MAX>;
-
-/// A valid configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
-    /// Where it came from.
-    pub source: Source,
-    /// What clients connect to; never overlaps `admin`.
-    pub listener: Listener,
-    /// What sessions are forwarded to.
-    pub upstreams: Upstreams,
-    /// How long to wait.
-    pub timeouts: Timeouts,
-    /// How much to hold.
-    pub limits: Limits,
-    /// How bytes are moved, and by how many threads.
-    pub datapath: Datapath,
-    /// Where the admin port listens; none unless configured.
-    pub admin: Option<ListenAddr>,
-    /// How to log.
-    pub log: Log,
-    /// What is allowed but should be known; to be logged at start.
-    pub warnings: Vec<Diagnostic>,
-}
 
 /// Where a configuration came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,121 +139,6 @@ pub enum Source {
     Flags,
     /// This file, with flags over it.
     File(PathBuf),
-}
-
-/// What sessions are forwarded to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Upstreams {
-    /// The server inside this program.
-    Embedded,
-    /// These, in turn; at least one, none twice.
-    Servers(Vec<UpstreamAddr>),
-}
-
-/// `[listener]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
-    /// Where to listen.
-    pub address: ListenAddr,
-    /// Connections that may wait to be accepted.
-    pub backlog: Backlog,
-}
-
-impl Default for Listener {
-    fn default() -> Self {
-        Self { address: DEFAULT_LISTEN, backlog: Backlog::of::<4_096>() }
-    }
-}
-
-/// `[timeouts]`; those that may be off are `None` when they are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Timeouts {
-    /// From accept to the end of the request head.
-    pub request_head: Wait,
-    /// To connect to an upstream, its name resolved.
-    pub upstream_connect: Wait,
-    /// From the request sent to the end of the upstream's answer head.
-    pub upstream_answer: Wait,
-    /// A session in which nothing moves in either direction.
-    pub idle: Option<Wait>,
-    /// After SIGTERM, for sessions to close.
-    pub drain: Wait,
-    /// TCP keepalive on both sockets.
-    pub keepalive: Option<Keepalive>,
-    /// `TCP_USER_TIMEOUT` on both sockets.
-    pub user_timeout: Option<UserTimeout>,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            request_head: Wait::of::<10_000>(),
-            upstream_connect: Wait::of::<5_000>(),
-            upstream_answer: Wait::of::<30_000>(),
-            idle: Some(Wait::of::<3_600_000>()),
-            drain: Wait::of::<10_000>(),
-            keepalive: Some(Keepalive::of::<60_000>()),
-            user_timeout: Some(UserTimeout::of::<60_000>()),
-        }
-    }
-}
-
-/// `[limits]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Sessions at a time; `Auto` is from the limit on descriptors.
-    pub max_sessions: Setting<MaxSessions>,
-    /// Bytes of a request or answer head.
-    pub head_bytes: HeadBytes,
-    /// Header lines of a request or answer head.
-    pub head_headers: HeadHeaders,
-    /// Bytes that one direction may hold in user space, and the read buffer of
-    /// each worker.
-    pub relay_buffer: RelayBuffer,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_sessions: Setting::Auto,
-            head_bytes: HeadBytes::of::<{ 16 << 10 }>(),
-            head_headers: HeadHeaders::of::<100>(),
-            relay_buffer: RelayBuffer::of::<{ 256 << 10 }>(),
-        }
-    }
-}
-
-/// `[datapath]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Datapath {
-    /// How bytes are moved.
-    pub mode: DatapathMode,
-    /// Threads that own sessions; `Auto` is the number of CPUs.
-    pub workers: Setting<Workers>,
-    /// For how long a session is relayed before it may enter the kernel; `None`: it enters at
-    /// once.
-    pub settle: Option<Wait>,
-}
-
-impl Default for Datapath {
-    fn default() -> Self {
-        Self { mode: DatapathMode::Auto, workers: Setting::Auto, settle: Some(Wait::of::<100>()) }
-    }
-}
-
-/// `[log]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
-    /// What a line looks like.
-    pub format: LogFormat,
-    /// The least important messages that are written.
-    pub level: LogLevel,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { format: LogFormat::Text, level: LogLevel::Info }
-    }
 }
 
 /// How bytes are moved once a session is open.
@@ -300,13 +199,16 @@ impl Config {
     pub fn demo() -> Self {
         Self {
             source: Source::Demo,
-            listener: Listener::default(),
-            upstreams: Upstreams::Embedded,
+            listeners: vec![Listener::at(DEFAULT_LISTEN)],
+            upstreams: vec![Upstream { embedded: true, ..Upstream::of("default", Vec::new()) }],
+            routes: vec![Route::everything_to("default")],
             timeouts: Timeouts::default(),
             limits: Limits::default(),
+            clients: Clients::default(),
+            access_log: None,
             // Its page shows the way of the bytes: no time to lose.
             datapath: Datapath { settle: None, ..Datapath::default() },
-            admin: None,
+            admin: Admin::default(),
             log: Log::default(),
             warnings: Vec::new(),
         }
@@ -323,22 +225,35 @@ pub fn load(
 ) -> Result<Config, Problems> {
     let path = run.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
     match read_file(path) {
-        Ok(text) => build::build(Some(path), raw::parse(path, &text), run),
+        Ok(text) => from_text(path, &text, run),
         Err(error) if run.config.is_none() && error.kind() == io::ErrorKind::NotFound => {
-            build::build(None, Parsed::default(), run)
+            build::without_file(run)
         }
         Err(error) => {
             let message = format!("cannot be read: {error}");
-            let unreadable = Parsed {
-                problems: vec![Diagnostic::new(Place::file(path, None), message)],
-                ..Parsed::default()
-            };
-            build::build(Some(path), unreadable, run)
+            let problem = Diagnostic::new(Place::file(path, None), message);
+            Err(Problems::single(problem))
         }
     }
 }
 
 /// The configuration in a file's text alone, without flags.
 pub fn check(path: &Path, text: &str) -> Result<Config, Problems> {
-    build::build(Some(path), raw::parse(path, text), &RunArgs::default())
+    from_text(path, text, &RunArgs::default())
+}
+
+fn from_text(path: &Path, text: &str, run: &RunArgs) -> Result<Config, Problems> {
+    let (reader, document) = reader::parse(path, text);
+    build::with_file(reader, &document, run)
+}
+
+/// `token` of RFC 9110 section 5.6.2.
+fn is_token(text: &str) -> bool {
+    let is_tchar = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(is_tchar)
+}
+
+/// A name as DNS has it.
+fn is_host_name(text: &str) -> bool {
+    addr::is_name(text)
 }

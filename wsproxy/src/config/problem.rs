@@ -90,21 +90,27 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// A message about a place; the rest is added by the `with_` functions.
-    pub(super) fn new(place: Place, message: impl Into<String>) -> Self {
+    pub fn new(place: Place, message: impl Into<String>) -> Self {
         Self { place, key: None, message: message.into(), found: None, expected: None }
     }
 
-    pub(super) fn with_key(mut self, key: impl Into<String>) -> Self {
+    /// Adds to what is said.
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    pub(super) fn with_found(mut self, found: impl Into<String>) -> Self {
+    /// Adds to what is said.
+    #[must_use]
+    pub fn with_found(mut self, found: impl Into<String>) -> Self {
         self.found = Some(found.into());
         self
     }
 
-    pub(super) fn with_expected(mut self, expected: impl Into<String>) -> Self {
+    /// Adds to what is said.
+    #[must_use]
+    pub fn with_expected(mut self, expected: impl Into<String>) -> Self {
         self.expected = Some(expected.into());
         self
     }
@@ -137,6 +143,19 @@ impl Problems {
     pub(super) fn new(mut list: Vec<Diagnostic>) -> Option<Self> {
         list.sort_by_key(|problem| problem.place.rank());
         (!list.is_empty()).then_some(Self(list))
+    }
+
+    /// A single problem.
+    #[must_use]
+    pub fn single(problem: Diagnostic) -> Self {
+        Self(vec![problem])
+    }
+
+    /// Problems that were found after the file itself was read, as with files that it names;
+    /// `None` when there is none.
+    #[must_use]
+    pub fn of(list: Vec<Diagnostic>) -> Option<Self> {
+        Self::new(list)
     }
 
     /// The problems, in the order they are displayed.

@@ -1,9 +1,12 @@
 //! One TOML value to one typed value, or why not.
 
-use clap::ValueEnum;
-use toml::de::{DeArray, DeInteger, DeValue};
+use std::path::PathBuf;
+use std::str::FromStr;
 
-use super::addr::{ListenAddr, UpstreamAddr};
+use clap::ValueEnum;
+use toml::de::{DeInteger, DeValue};
+
+use super::addr::ServerAddr;
 use super::count::{Count, Setting};
 use super::period::Period;
 use super::problem::Invalid;
@@ -79,12 +82,12 @@ pub(super) fn choice<T: ValueEnum>(value: &DeValue<'_>) -> Result<T, Invalid> {
     })
 }
 
-pub(super) fn listen(value: &DeValue<'_>) -> Result<ListenAddr, Invalid> {
-    // As above: of no text the parser says what it expects.
+/// Text that the type reads; of no text its parser says what it expects.
+pub(super) fn parsed<T: FromStr<Err = Invalid>>(value: &DeValue<'_>) -> Result<T, Invalid> {
     value.as_str().unwrap_or_default().parse()
 }
 
-pub(super) fn server(value: &DeValue<'_>) -> Result<UpstreamAddr, Invalid> {
+pub(super) fn server(value: &DeValue<'_>) -> Result<ServerAddr, Invalid> {
     match value.as_str() {
         Some(text) => text.parse(),
         None => "".parse().map_err(|error: Invalid| Invalid {
@@ -94,8 +97,66 @@ pub(super) fn server(value: &DeValue<'_>) -> Result<UpstreamAddr, Invalid> {
     }
 }
 
-pub(super) fn array<'v, 't>(value: &'v DeValue<'t>) -> Result<&'v DeArray<'t>, Invalid> {
-    value.as_array().ok_or_else(|| Invalid::new("not a list", "a list of servers in brackets"))
+/// Text on one line, not empty.
+pub(super) fn text(value: &DeValue<'_>) -> Result<String, Invalid> {
+    match value.as_str() {
+        Some(text) if !text.is_empty() && !text.chars().any(char::is_control) => {
+            Ok(text.to_owned())
+        }
+        Some("") => Err(Invalid::new("empty", "text")),
+        Some(_) => Err(Invalid::new("a control character in it", "text on one line")),
+        None => Err(Invalid::new("not a text", "text in quotes")),
+    }
+}
+
+/// Any text, over several lines too.
+pub(super) fn body(value: &DeValue<'_>) -> Result<String, Invalid> {
+    const MOST: usize = 64 << 10;
+    match value.as_str() {
+        Some(text) if text.len() <= MOST => Ok(text.to_owned()),
+        Some(_) => Err(Invalid::new("too long", "at most 64KiB")),
+        None => Err(Invalid::new("not a text", "text in quotes")),
+    }
+}
+
+/// An absolute path.
+pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, Invalid> {
+    let expected = "an absolute path such as \"/etc/wsproxy/example.pem\"";
+    match value.as_str() {
+        Some(text) if text.starts_with('/') && !text.contains('\0') => Ok(text.into()),
+        Some(_) => Err(Invalid::new("not an absolute path", expected)),
+        None => Err(Invalid::new("not a path", expected)),
+    }
+}
+
+/// A path of a URL.
+pub(super) fn url_path(value: &DeValue<'_>) -> Result<String, Invalid> {
+    let expected = "a path such as \"/ws\", without \"?\", \"#\" and dot segments";
+    let text = value.as_str().unwrap_or_default();
+    let dots = text.split('/').any(|segment| segment == "." || segment == "..");
+    let visible = text.bytes().all(|b| b.is_ascii_graphic());
+    if !text.starts_with('/') || text.contains(['?', '#']) || dots || !visible {
+        return Err(Invalid::new("not a path", expected));
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn flag(value: &DeValue<'_>) -> Result<bool, Invalid> {
+    value.as_bool().ok_or_else(|| Invalid::new("neither true nor false", "true or false"))
+}
+
+/// One of these words, and what it stands for.
+pub(super) fn word<T: Copy>(
+    choices: &'static [(&'static str, T)],
+) -> impl Fn(&DeValue<'_>) -> Result<T, Invalid> {
+    move |value| {
+        let text = value.as_str().unwrap_or_default();
+        let found = choices.iter().find(|(word, _)| *word == text);
+        found.map(|(_, meaning)| *meaning).ok_or_else(|| {
+            let names: Vec<_> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+            Invalid::new("not one of its values", names.join(", "))
+        })
+    }
 }
 
 /// Numbers of more digits than the type holds are outside every range, on the

@@ -24,7 +24,7 @@ use rustix::{
 use wsproxy_common::direction::slot_of;
 
 use super::{
-    Carried, Ending, Entry, Handover, Path, Reservation, SessionMeta, Shared,
+    Carried, Ending, Entry, Handover, Path, Reservation, SessionMeta, Shared, Which,
     bpf::Events,
     entry::Batches,
     lane::Want,
@@ -69,6 +69,7 @@ enum Command {
     /// A direction was given back, by index, under a generation.
     Given(u32, u64),
     List(mpsc::SyncSender<Vec<SessionInfo>>),
+    Close(Which, Ending),
     Drain(Instant),
     Stop,
 }
@@ -113,6 +114,10 @@ impl EngineHandle {
 
     pub(super) fn drain(&self, deadline: Instant) {
         self.mailbox.put(Command::Drain(deadline));
+    }
+
+    pub(super) fn close(&self, which: &Which, why: Ending) {
+        self.mailbox.put(Command::Close(Arc::clone(which), why));
     }
 
     pub(super) fn sessions(&self) -> Vec<SessionInfo> {
@@ -298,6 +303,15 @@ impl Engine {
                     let all = self.sessions.iter().flatten();
                     // Nobody listens any more: nothing to do.
                     let _ = sender.send(all.map(|s| s.info(&self.shared)).collect());
+                }
+                Command::Close(which, why) => {
+                    let all = self.sessions.iter().flatten();
+                    let chosen: Vec<_> =
+                        all.filter(|s| which(s.meta())).map(|s| s.slot()).collect();
+                    let deadline = Instant::now() + self.shared.options.drain;
+                    for slot in chosen {
+                        self.close(slot, why, deadline, now);
+                    }
                 }
                 Command::Drain(deadline) => {
                     self.draining = Some(deadline);
@@ -505,8 +519,6 @@ impl Engine {
         let shared = Arc::clone(&self.shared);
         let (clock, batches) = (Instant::now(), self.batches);
         self.next_sweep = clock + SWEEP;
-        let idle_limit =
-            shared.options.idle.map(|d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
         for slot in self.slots() {
             let Some(session) = self.session(slot) else { continue };
             if let Some(deadline) = session.deadline() {
@@ -517,8 +529,8 @@ impl Engine {
                 }
                 continue;
             }
-            if idle_limit.is_some_and(|limit| session.idle_ns(&shared, now) >= limit) {
-                self.close(slot, Ending::Idle, clock + shared.options.drain, now);
+            if let Some(why) = session.is_due(&shared, clock, now) {
+                self.close(slot, why, clock + shared.options.drain, now);
                 continue;
             }
             if session.is_time_to_enter(&shared, batches, now) {

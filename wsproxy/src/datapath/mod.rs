@@ -4,6 +4,7 @@
 //! knows how bytes travel.
 
 pub mod bpf;
+mod endpoint;
 mod engine;
 pub mod entry;
 pub mod lane;
@@ -11,9 +12,9 @@ mod session;
 mod slots;
 
 use std::{
+    any::Any,
     fmt, io,
     net::SocketAddr,
-    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -21,6 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use endpoint::Endpoint;
 pub use engine::SessionInfo;
 pub use entry::Entry;
 pub use slots::Reservation;
@@ -80,13 +82,36 @@ pub struct Options {
     pub entry: Entry,
 }
 
-/// The client's side of a session: an established, non-blocking TCP socket.
+/// The client's side of a session.
 #[derive(Debug)]
-pub struct ClientSocket(pub OwnedFd);
+pub struct ClientSocket(pub Endpoint);
 
-/// The upstream's side of a session: an established, non-blocking TCP socket.
+/// The upstream's side of a session.
 #[derive(Debug)]
-pub struct UpstreamSocket(pub OwnedFd);
+pub struct UpstreamSocket(pub Endpoint);
+
+/// What holds for one session only.
+#[derive(Default)]
+pub struct Terms {
+    /// In the place of [`Options::idle`].
+    pub idle: Option<Option<Duration>>,
+    /// A session older than this is closed.
+    pub lifetime: Option<Duration>,
+    /// Dropped when the session is over: places in limits and counts.
+    pub lease: Option<Box<dyn Send + Sync>>,
+}
+
+impl fmt::Debug for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terms")
+            .field("idle", &self.idle)
+            .field("lifetime", &self.lifetime)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which sessions.
+pub type Which = Arc<dyn Fn(&SessionMeta) -> bool + Send + Sync>;
 
 /// What the log line of a session says besides what the datapath knows.
 #[derive(Clone, Debug)]
@@ -101,6 +126,8 @@ pub struct SessionMeta {
     pub upstream: Arc<str>,
     /// The route's name.
     pub route: Arc<str>,
+    /// Whatever the observer wants to remember; nothing of it is looked at here.
+    pub note: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// A session whose handshake is over.
@@ -116,6 +143,8 @@ pub struct Handover {
     pub early_to_client: Vec<u8>,
     /// For the log.
     pub meta: SessionMeta,
+    /// What holds for it only.
+    pub terms: Terms,
 }
 
 /// Who ended a session, and how.
@@ -131,6 +160,12 @@ pub enum Ending {
     UpstreamBroke,
     /// Nothing moved for `timeouts.idle`.
     Idle,
+    /// It lasted as long as its route lets it.
+    Lifetime,
+    /// An operator closed it.
+    Closed,
+    /// Its server was found dead, and the operator wants it closed then.
+    ServerDead,
     /// wsproxy is stopping.
     Drained,
     /// The socket could not be watched (out of memory or descriptors).
@@ -139,12 +174,15 @@ pub enum Ending {
 
 impl Ending {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::ClientFinished,
         Self::UpstreamFinished,
         Self::ClientBroke,
         Self::UpstreamBroke,
         Self::Idle,
+        Self::Lifetime,
+        Self::Closed,
+        Self::ServerDead,
         Self::Drained,
         Self::Failed,
     ];
@@ -158,6 +196,9 @@ impl Ending {
             Self::ClientBroke => "client_broke",
             Self::UpstreamBroke => "upstream_broke",
             Self::Idle => "idle_timeout",
+            Self::Lifetime => "lifetime",
+            Self::Closed => "closed",
+            Self::ServerDead => "server_dead",
             Self::Drained => "drained",
             Self::Failed => "failed",
         }
@@ -426,6 +467,14 @@ impl Datapath {
     #[must_use]
     pub fn session_from(&self, local: SocketAddr) -> Option<SessionInfo> {
         self.sessions().into_iter().find(|s| s.meta.local == local)
+    }
+
+    /// Closes these sessions in order, as [`Self::drain`] does, with `why` in their log lines;
+    /// a reset for what is left after [`Options::drain`].
+    pub fn close(&self, which: &Which, why: Ending) {
+        for engine in &self.engines {
+            engine.close(which, why);
+        }
     }
 
     /// How often the engines woke up since the start, for tests and benchmarks.

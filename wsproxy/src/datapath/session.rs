@@ -2,17 +2,14 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::Instant,
+    os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
 };
 
-use rustix::{
-    event::epoll::EventFlags,
-    net::{RecvFlags, SendFlags, Shutdown, sockopt},
-};
+use rustix::{event::epoll::EventFlags, net::sockopt};
 
 use super::{
-    Carried, Ending, Entry, Handover, Path, Reservation, SessionEnd, SessionMeta, Shared,
+    Carried, Ending, Endpoint, Entry, Handover, Path, Reservation, SessionEnd, SessionMeta, Shared,
     entry::{self, Activity, Batches},
     lane::{Attachment, Fault, Lane, Want, Wire},
 };
@@ -23,10 +20,10 @@ pub(super) const CLIENT: usize = 0;
 /// See [`CLIENT`].
 pub(super) const UPSTREAM: usize = 1;
 
-/// A pair of sockets seen along one direction.
+/// A pair of endpoints seen along one direction.
 struct Pair<'a> {
-    source: BorrowedFd<'a>,
-    target: BorrowedFd<'a>,
+    source: &'a mut Endpoint,
+    target: &'a mut Endpoint,
     /// The other direction has ended: when this one does, both sockets are closed, which sends
     /// the FIN.
     last: bool,
@@ -34,34 +31,36 @@ struct Pair<'a> {
 
 impl Wire for Pair<'_> {
     fn recv(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let (read, _) = rustix::io::retry_on_intr(|| {
-            rustix::net::recv(self.source, &mut *buf, RecvFlags::DONTWAIT)
-        })?;
-        Ok(read)
+        self.source.recv(buf)
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        Ok(rustix::io::retry_on_intr(|| rustix::net::send(self.target, bytes, flags))?)
+        self.target.send(bytes)
     }
 
     fn target_count(&mut self) -> io::Result<u64> {
         // In this order the sum can only be too small: what is acknowledged in between
         // is missing from the second number.
-        let acked = sys::tcp_bytes_acked(self.target)?;
-        Ok(acked + u64::from(sys::tcp_unacknowledged(self.target)?))
+        let acked = sys::tcp_bytes_acked(self.target.as_fd())?;
+        Ok(acked + u64::from(sys::tcp_unacknowledged(self.target.as_fd())?))
     }
 
     fn target_room(&mut self) -> usize {
         // A socket that does not tell is no reason to stop: sending to it will say why.
-        sys::send_room(self.target).unwrap_or(usize::MAX)
+        sys::send_room(self.target.as_fd()).unwrap_or(usize::MAX)
     }
 
     fn finish_target(&mut self) -> io::Result<()> {
-        if self.last {
-            return Ok(());
-        }
-        Ok(rustix::net::shutdown(self.target, Shutdown::Write)?)
+        self.target.finish(self.last)
+    }
+}
+
+/// What is dropped with a session.
+struct Lease(Option<Box<dyn Send + Sync>>);
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Lease").field(&self.0.is_some()).finish()
     }
 }
 
@@ -91,7 +90,7 @@ pub(super) enum Progress {
 /// One session.
 #[derive(Debug)]
 pub(super) struct Session {
-    sockets: [OwnedFd; 2],
+    ends: [Endpoint; 2],
     lanes: [Lane; 2],
     wants: [Want; 2],
     /// What epoll watches on each socket; nothing at all: it does not know the socket yet.
@@ -106,6 +105,12 @@ pub(super) struct Session {
     /// Bytes and reads when [`Self::is_time_to_enter`] last looked.
     seen: (u64, [u64; 2]),
     started: Instant,
+    /// Silence after which it is closed.
+    idle: Option<Duration>,
+    /// Age at which it is closed.
+    lifetime: Option<Duration>,
+    /// Dropped with the session.
+    _lease: Lease,
     /// Totals of the place before this session.
     before: [Carried; 2],
     first_finished: Option<usize>,
@@ -135,7 +140,9 @@ impl Session {
     /// Takes the sockets over, and puts them into the socket map if that is to be done at once.
     pub(super) fn begin(shared: &Shared, place: Reservation, handover: Handover) -> Self {
         use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-        let Handover { client, upstream, early_to_upstream, early_to_client, meta } = handover;
+        let Handover { client, upstream, early_to_upstream, early_to_client, meta, terms } =
+            handover;
+        let ends = [client.0, upstream.0];
         let records = records(shared, place.slot());
         for record in records {
             record.generation.fetch_add(1, SeqCst);
@@ -148,11 +155,14 @@ impl Session {
                 Lane::new(Attachment::None, &early_to_client),
             ],
             inside: [false; 2],
-            outside: shared.kernel.is_some(),
+            outside: shared.kernel.is_some() && ends.iter().all(Endpoint::is_plain_tcp),
             seen: (0, [0; 2]),
             wants: [Want::Readable; 2],
             watched: [EventFlags::empty(); 2],
-            sockets: [client.0, upstream.0],
+            ends,
+            idle: terms.idle.unwrap_or(shared.options.idle),
+            lifetime: terms.lifetime,
+            _lease: Lease(terms.lease),
             meta,
             path: Path::Relay,
             started: Instant::now(),
@@ -208,7 +218,7 @@ impl Session {
         self.place.mark_used();
         let records = records(shared, self.place.slot());
         let early = self.lanes.each_ref().map(Lane::in_hand);
-        let sockets = self.sockets.each_ref().map(AsFd::as_fd);
+        let sockets = self.ends.each_ref().map(AsFd::as_fd);
         let attached = kernel.attach(self.place.slot(), records, sockets, early);
         self.inside = attached.inside;
         match attached.error {
@@ -244,7 +254,7 @@ impl Session {
     }
 
     pub(super) fn socket(&self, side: usize) -> BorrowedFd<'_> {
-        self.sockets[side].as_fd()
+        self.ends[side].as_fd()
     }
 
     /// Runs the lane that reads from `side` as far as it goes.
@@ -261,18 +271,34 @@ impl Session {
             let error = io::Error::other("the kernel could not cut off a retransmission");
             return Progress::Broken { side, error };
         }
-        let rest = rest && !self.hung_up[side];
-        let [source, target] = [&self.sockets[side], &self.sockets[1 - side]].map(AsFd::as_fd);
+        // What T has not taken yet comes first: the lane waits for it as for T's own buffer.
+        if let Err(error) = self.ends[1 - side].flush() {
+            return Progress::Broken { side: 1 - side, error };
+        }
+        if self.ends[1 - side].has_pending() {
+            self.wants[side] = Want::Writable;
+            return Progress::Runs;
+        }
+        let rest = rest && !self.hung_up[side] && self.ends[side].is_plain();
+        let [client, upstream] = &mut self.ends;
+        let (source, target) = if side == CLIENT { (client, upstream) } else { (upstream, client) };
         let mut pair = Pair { source, target, last: self.lanes[1 - side].is_ended() };
         match self.lanes[side].run(&mut pair, record, buf, now, rest) {
             Ok(want) => self.wants[side] = want,
             Err(Fault::Source(error)) => return Progress::Broken { side, error },
             Err(Fault::Target(error)) => return Progress::Broken { side: 1 - side, error },
         }
+        let pending = self.ends.each_ref().map(Endpoint::has_pending);
+        for (to, pending) in pending.into_iter().enumerate() {
+            if pending {
+                self.wants[1 - to] = Want::Writable;
+            }
+        }
         if self.lanes[side].is_finished() && self.first_finished.is_none() {
             self.first_finished = Some(side);
         }
-        if self.lanes.iter().all(Lane::is_ended) { Progress::Finished } else { Progress::Runs }
+        let all_ended = self.lanes.iter().all(Lane::is_ended);
+        if all_ended && !pending.contains(&true) { Progress::Finished } else { Progress::Runs }
     }
 
     /// What the lane that reads from `side` waits for.
@@ -287,7 +313,7 @@ impl Session {
 
     /// The error that the socket reports, if any; reading it clears it.
     pub(super) fn socket_error(&self, side: usize) -> Option<io::Error> {
-        match sockopt::socket_error(&self.sockets[side]) {
+        match sockopt::socket_error(self.socket(side)) {
             Ok(Ok(())) => None,
             Ok(Err(error)) | Err(error) => Some(error.into()),
         }
@@ -324,6 +350,21 @@ impl Session {
     /// When an orderly close becomes a reset.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.closing.map(|c| c.deadline)
+    }
+
+    /// Whether a time limit of the session is over, and which.
+    pub(super) fn is_due(&self, shared: &Shared, clock: Instant, now: u64) -> Option<Ending> {
+        let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+        if self.idle.is_some_and(|limit| self.idle_ns(shared, now) >= nanos(limit)) {
+            return Some(Ending::Idle);
+        }
+        let age = clock.saturating_duration_since(self.started);
+        self.lifetime.is_some_and(|limit| age >= limit).then_some(Ending::Lifetime)
+    }
+
+    /// What was handed over with it.
+    pub(super) fn meta(&self) -> &SessionMeta {
+        &self.meta
     }
 
     /// ns since a byte moved in either direction.
@@ -387,14 +428,15 @@ impl Session {
                 reset
             }
         };
-        for (socket, reset) in self.sockets.iter().zip(reset) {
+        for (end, reset) in self.ends.iter().zip(reset) {
+            let socket = end.as_fd();
             if reset {
                 // Linger 0: close sends RST and drops what is queued.
-                let _ = sockopt::set_socket_linger(socket, Some(std::time::Duration::ZERO));
+                let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
             } else if matches!(cause, Cause::Broke { .. }) {
                 // The kernel would answer NEW data with a reset, but a side whose window we
                 // have closed sends none, and would wait for as long as the socket lingers.
-                let _ = sys::reset_behind_fin(socket.as_fd());
+                let _ = sys::reset_behind_fin(socket);
             }
         }
         let [to_upstream, to_client] = self.moved(shared);
@@ -410,8 +452,9 @@ impl Session {
         };
         let live = shared.live(self.path);
         // Sockets first, then the place, then the news: who hears of the end finds nothing left.
-        drop(self.sockets);
+        drop(self.ends);
         drop(self.place);
+        drop(self._lease);
         live.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         shared.observer.ended(&end);
     }

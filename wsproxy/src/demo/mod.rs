@@ -2,7 +2,7 @@
 //! upstream, and the page that talks to it through the gateway.
 //!
 //! The demo knows nothing of the gateway: the page is bytes to answer a
-//! request with ([`page_response`]), the upstream is a listener to route to
+//! request with ([`page`]), the upstream is a listener to route to
 //! ([`serve_upstream`]), and which path carries a session is asked through a
 //! function ([`PathOf`]) that the caller supplies.
 
@@ -15,7 +15,7 @@ mod session;
 mod tests;
 mod upstream;
 
-pub use page::{PAGE, page_response};
+pub use page::{PAGE, Page, page};
 pub use session::MAX_MESSAGE_BYTES;
 pub use upstream::{MAX_CONNECTIONS, serve_upstream};
 

@@ -1,34 +1,39 @@
 //! The story of a connection, from accept to the moment the datapath has it:
 //!
-//! 1. read the client's request head, and refuse what is no valid upgrade;
-//! 2. connect to an upstream server, the next one where that fails;
-//! 3. send it the request, rebuilt, and read its answer;
-//! 4. a valid 101: pass it on, and hand both sockets to the datapath, with the
-//!    bytes that came too early; the story goes on in `datapath::session`;
+//! 1. what stands before HTTP: the listener's networks, a PROXY header, TLS (`arrival`);
+//! 2. read the request's head. A plain request, and those that follow it, are the HTTP
+//!    library's behind a guard (`plain`, `guard`) until a handshake comes;
+//! 3. a handshake: is it let in, which server takes it, what does that say (`upgrade`);
+//! 4. a valid 101: pass it on, and hand both sockets to the datapath, with the bytes that came
+//!    too early; the story goes on in `datapath::session`;
 //! 5. any other answer: pass it on as it is, and start over where HTTP allows.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     time::{Instant, timeout},
 };
 
 use super::{
-    Gateway, demo_page,
-    upstream::{Connected, Unreachable},
+    Client, Gateway,
+    access::{self, Note},
+    guard::Outcome,
+    limited, plain,
+    setup::Setup,
+    stream::Stream,
+    upgrade::{self, Answered, Places},
 };
 use crate::{
-    datapath::{ClientSocket, Handover, Reservation, SessionMeta, UpstreamSocket},
+    config::{Action, Forward},
+    datapath::{ClientSocket, Handover, Reservation, SessionMeta, Terms, UpstreamSocket},
+    forwarding::{Facts, Rendered},
     handshake::{
-        Answer, BodyTracker, Forwarded, OtherAnswer, Progress, Refusal, RefusalReason, Switched,
-        UpgradeRequest, build_request, parse_request, parse_response,
+        Answer, BodyTracker, Incoming, OtherAnswer, Progress, Refusal, RefusalReason,
+        UpgradeRequest, parse_incoming,
     },
 };
 
-/// Bytes of one read during a handshake; also the most early bytes in hand.
-const READ: usize = 8 * 1024;
 /// Bytes of one read while an ordinary answer is passed on.
 const BODY_READ: usize = 32 * 1024;
 /// After a refusal: how long and how much we listen on, so that the refusal is
@@ -53,24 +58,25 @@ impl From<Refusal> for End {
     }
 }
 
-/// Tells the story for one accepted connection; `place` is reserved for its session.
+/// Tells the story from its second part on; `place` is reserved for the session.
 pub(super) async fn serve(
     gateway: Arc<Gateway>,
-    mut client: TcpStream,
-    address: SocketAddr,
+    mut stream: Stream,
+    client: Arc<Client>,
+    received: Vec<u8>,
     place: Reservation,
 ) {
-    match negotiate(&gateway, &mut client, address).await {
-        Ok(tunnel) => hand_over(&gateway, client, address, place, tunnel),
+    match requests(&gateway, &mut stream, &client, received).await {
+        Ok(tunnel) => hand_over(&gateway, stream, &client, place, tunnel),
         Err(End::Done) => {}
         Err(End::Silent(reason)) => {
             gateway.metrics.handshake_failures.with_label_values(&[reason]).inc();
-            tracing::debug!(client = %address, reason, "handshake failed");
+            tracing::debug!(client = %client.connection.peer, reason, "handshake failed");
         }
         Err(End::Refused(refusal)) => {
             // The place is free again while the client reads why.
             drop(place);
-            refuse(&gateway, client, address, &refusal).await;
+            refuse(&gateway, stream, &client, &refusal).await;
         }
     }
 }
@@ -78,20 +84,20 @@ pub(super) async fn serve(
 /// Sends a refusal and closes so that it arrives.
 pub(super) async fn refuse(
     gateway: &Gateway,
-    mut client: TcpStream,
-    address: SocketAddr,
+    mut stream: Stream,
+    client: &Client,
     refusal: &Refusal,
 ) {
     let reason = refusal.reason.label();
     gateway.metrics.handshake_failures.with_label_values(&[reason]).inc();
     tracing::debug!(
-        client = %address, status = refusal.status, reason, detail = %refusal.detail,
-        "handshake refused"
+        client = %client.connection.peer, status = refusal.status, reason,
+        detail = %refusal.detail, "handshake refused"
     );
-    say_goodbye(&mut client, &refusal.to_bytes()).await;
+    say_goodbye(&mut stream, &refusal.to_bytes()).await;
 }
 
-async fn say_goodbye(client: &mut TcpStream, last_words: &[u8]) {
+async fn say_goodbye(client: &mut Stream, last_words: &[u8]) {
     let goodbye = async {
         client.write_all(last_words).await?;
         client.shutdown().await?;
@@ -113,64 +119,83 @@ async fn say_goodbye(client: &mut TcpStream, last_words: &[u8]) {
 
 /// A handshake that succeeded on both sides; the client has its 101.
 struct Tunnel {
-    upstream: Connected,
+    upstream: Stream,
+    server: Arc<str>,
+    route: Arc<str>,
     early_to_upstream: Vec<u8>,
     early_to_client: Vec<u8>,
+    terms: Terms,
+    note: Note,
 }
 
-async fn negotiate(
-    gateway: &Gateway,
-    client: &mut TcpStream,
-    address: SocketAddr,
+/// One request after the other, until one opens a tunnel.
+async fn requests(
+    gateway: &Arc<Gateway>,
+    stream: &mut Stream,
+    client: &Arc<Client>,
+    mut received: Vec<u8>,
 ) -> Result<Tunnel, End> {
-    let mut received = Vec::with_capacity(1024);
     let mut first = true;
     loop {
-        let (request, began) = read_request(gateway, client, &mut received, first).await?;
+        let (mut request, began) = match read_request(gateway, stream, &mut received, first).await?
+        {
+            (Some(request), began) => (request, began),
+            (None, _) => {
+                match plain::serve(gateway, client, stream, std::mem::take(&mut received)).await {
+                    (rest, Outcome::Upgrade(request, began)) => {
+                        received = rest;
+                        (request, began)
+                    }
+                    (_, Outcome::Refused(refusal)) => return Err(refusal.into()),
+                    (_, Outcome::Done) => return Err(End::Done),
+                }
+            }
+        };
         first = false;
-        let mut upstream = connect(gateway, address).await?;
-        let (answer, early_to_client) =
-            ask(gateway, &mut upstream.stream, &request, address).await?;
-        match answer {
-            Answer::Switched(switched) => {
-                pass_on_101(gateway, client, &switched).await?;
-                gateway.metrics.handshake_seconds.observe(began.elapsed().as_secs_f64());
-                return Ok(Tunnel { upstream, early_to_upstream: received, early_to_client });
+        let setup = gateway.setup.load_full();
+        let line = ("GET", request.target.as_str(), request.host.as_str());
+        let clients = &setup.config.clients;
+        let facts = Facts::new(&client.connection, clients, &request.headers, line, || {
+            gateway.next_request_id()
+        });
+        let story = Story { gateway, setup: &setup, client, facts: &facts, began };
+        match story.handshake(stream, &mut request, &mut received).await {
+            Ok(Some(tunnel)) => return Ok(tunnel),
+            Ok(None) => {}
+            Err(End::Refused(refusal)) => {
+                access::refused(gateway, &facts, client, &refusal, began);
+                return Err(End::Refused(refusal.with_id(&facts.request_id)));
             }
-            Answer::Other(other) => {
-                let label = "upstream_refused";
-                gateway.metrics.handshake_failures.with_label_values(&[label]).inc();
-                tracing::debug!(client = %address, upstream = %upstream.name,
-                    status = other.status, "the upstream refused the upgrade");
-                // Bytes behind the request were meant for a tunnel that did not open: they must
-                // not be read as the next request.
-                let stays = request.keep_alive && received.is_empty();
-                pass_on(gateway, client, upstream.stream, &other, early_to_client, stays).await?;
-            }
+            Err(other) => return Err(other),
         }
     }
 }
 
-/// Reads a request head; what follows it stays in `received`.
+/// Reads a request head. What follows it stays in `received`; of a plain request all of it does.
 async fn read_request(
     gateway: &Gateway,
-    client: &mut TcpStream,
+    client: &mut Stream,
     received: &mut Vec<u8>,
     first: bool,
-) -> Result<(UpgradeRequest, Instant), End> {
-    let patience = gateway.config.timeouts.request_head.get();
-    let deadline = Instant::now() + patience;
+) -> Result<(Option<Box<UpgradeRequest>>, Instant), End> {
+    let setup = gateway.setup.load_full();
+    let timeouts = &setup.config.timeouts;
+    let patience = if first { timeouts.request_head } else { timeouts.keepalive_idle };
+    let mut deadline = Instant::now() + patience.get();
     let mut began = None;
     loop {
         if !received.is_empty() {
-            began.get_or_insert_with(Instant::now);
-            match parse_request(received, &gateway.head_limits) {
-                Ok(Progress::Partial) => {}
-                Ok(Progress::Done { value, consumed }) => {
+            if began.is_none() && !first {
+                deadline = Instant::now() + timeouts.request_head.get();
+            }
+            let start = *began.get_or_insert_with(Instant::now);
+            match parse_incoming(received, &setup.head_limits)? {
+                Progress::Partial => {}
+                Progress::Done { value: Incoming::Upgrade(request), consumed } => {
                     received.drain(..consumed);
-                    return Ok((value, began.unwrap_or(deadline)));
+                    return Ok((Some(request), start));
                 }
-                Err(refusal) => return Err(page_or(gateway, client, received, refusal).await),
+                Progress::Done { value: Incoming::Plain(_), .. } => return Ok((None, start)),
             }
         }
         let mut room = limited(received);
@@ -192,153 +217,210 @@ async fn read_request(
     }
 }
 
-/// At most [`READ`] more bytes into `buffer`, whatever its spare capacity.
-fn limited(buffer: &mut Vec<u8>) -> bytes::buf::Limit<&mut Vec<u8>> {
-    use bytes::BufMut as _;
-    buffer.limit(READ)
+/// One handshake, and all that is known of it.
+struct Story<'a> {
+    gateway: &'a Gateway,
+    setup: &'a Setup,
+    client: &'a Client,
+    facts: &'a Facts,
+    began: Instant,
 }
 
-/// With the demo: a page for who asks for one. Else the refusal.
-async fn page_or(
-    gateway: &Gateway,
-    client: &mut TcpStream,
-    received: &[u8],
-    refusal: Refusal,
-) -> End {
-    if gateway.demo
-        && refusal.reason == RefusalReason::NotWebSocket
-        && let Some(page) = demo_page(received)
-    {
-        say_goodbye(client, &page).await;
-        return End::Done;
-    }
-    End::Refused(refusal)
-}
-
-async fn connect(gateway: &Gateway, client: SocketAddr) -> Result<Connected, End> {
-    let patience = gateway.config.timeouts.upstream_connect.get();
-    let failed = |name: &str| gateway.metrics.upstream_failures.with_label_values(&[name]).inc();
-    let connected = gateway.upstreams.connect(patience, gateway.tcp, failed).await;
-    connected.map_err(|unreachable: Unreachable| {
-        tracing::warn!(%client, error = %unreachable, "no upstream");
-        let all_slow =
-            unreachable.attempts.iter().all(|(_, e)| e.kind() == io::ErrorKind::TimedOut);
-        // Which server it was is the operator's business, not the client's.
-        if all_slow {
-            Refusal::gateway_timeout().into()
-        } else {
-            Refusal::bad_gateway("No upstream server could be reached.").into()
-        }
-    })
-}
-
-/// Sends the request and reads the head of the answer, with what follows it.
-async fn ask(
-    gateway: &Gateway,
-    upstream: &mut TcpStream,
-    request: &UpgradeRequest,
-    client: SocketAddr,
-) -> Result<(Answer, Vec<u8>), End> {
-    let forwarded = Forwarded { client_ip: client.ip().to_canonical(), proto: "http" };
-    let head = build_request(request, &forwarded);
-    let exchange = async {
-        let broke = |e: io::Error| {
-            tracing::warn!(%client, error = %e, "the upstream broke off the handshake");
-            End::from(Refusal::bad_gateway("The upstream server broke off the handshake."))
+impl Story<'_> {
+    /// From the request to the 101; `None`: the client got another answer and may ask again.
+    async fn handshake(
+        &self,
+        stream: &mut Stream,
+        request: &mut UpgradeRequest,
+        received: &mut Vec<u8>,
+    ) -> Result<Option<Tunnel>, End> {
+        let (setup, client, facts) = (self.setup, self.client, self.facts);
+        let route = upgrade::find_route(setup, client, facts)?;
+        let Some(forward) = upgrade::forward_of(route) else {
+            return Err(self.without_server(stream, &route.config.action).await);
         };
-        upstream.write_all(&head).await.map_err(broke)?;
-        let mut received = Vec::with_capacity(1024);
-        loop {
-            if upstream.read_buf(&mut limited(&mut received)).await.map_err(broke)? == 0 {
-                return Err(broke(io::ErrorKind::UnexpectedEof.into()));
+        let places = upgrade::admit(self.gateway, setup, client, route, forward, request, facts)?;
+        let mut answered = upgrade::ask_servers(
+            self.gateway,
+            setup,
+            route,
+            forward,
+            &client.connection,
+            request,
+            facts,
+        )
+        .await?;
+        match &mut answered.answer {
+            Answer::Switched(switched) => {
+                change(&mut switched.headers, &answered.changes, answered.cookie.as_deref());
+                let head = switched.to_bytes();
+                self.pass_on_101(stream, forward, &head).await?;
+                let seconds = self.began.elapsed().as_secs_f64();
+                self.gateway.metrics.handshake_seconds.observe(seconds);
+                let early = std::mem::take(received);
+                let route_name = Arc::clone(&route.name);
+                let note = Note::new(setup, facts, client, request, answered.upstream_time);
+                Ok(Some(tunnel(answered, route_name, forward, places, early, note)))
             }
-            match parse_response(&received, request, &gateway.head_limits) {
-                Ok(Progress::Partial) => {}
-                Ok(Progress::Done { value, consumed }) => {
-                    received.drain(..consumed);
-                    return Ok((value, received));
-                }
-                Err(bad) => {
-                    tracing::warn!(%client, error = %bad, "the upstream's answer is invalid");
-                    return Err(bad.refusal().into());
-                }
+            Answer::Other(other) => {
+                let label = "upstream_refused";
+                self.gateway.metrics.handshake_failures.with_label_values(&[label]).inc();
+                tracing::debug!(client = %facts.client, server = %answered.held.target.name,
+                    status = other.status, request = facts.request_id,
+                    "the upstream refused the upgrade");
+                change(&mut other.headers, &answered.changes, answered.cookie.as_deref());
+                // Bytes behind the request were meant for a tunnel that did not open: they must
+                // not be read as the next request.
+                let stays = request.keep_alive && received.is_empty();
+                let done = self.pass_on(stream, forward, &mut answered, stays).await;
+                access::answered(self.gateway, facts, client, &answered, self.began);
+                done.map(|()| None)
             }
         }
-    };
-    in_time(gateway, exchange).await?
-}
-
-/// Waits as long as an upstream may take to answer.
-async fn in_time<T>(gateway: &Gateway, what: impl Future<Output = T>) -> Result<T, End> {
-    timeout(gateway.config.timeouts.upstream_answer.get(), what)
-        .await
-        .map_err(|_| Refusal::gateway_timeout().into())
-}
-
-async fn pass_on_101(
-    gateway: &Gateway,
-    client: &mut TcpStream,
-    switched: &Switched,
-) -> Result<(), End> {
-    let written = in_time(gateway, client.write_all(&switched.to_bytes())).await;
-    match written {
-        Ok(Ok(())) => Ok(()),
-        // It may have had half of the 101: no refusal can follow.
-        Ok(Err(_)) | Err(_) => Err(End::Silent("client_broke")),
     }
-}
 
-/// Passes on an answer that is no 101, its body included. `Ok`: the client may
-/// ask again.
-async fn pass_on(
-    gateway: &Gateway,
-    client: &mut TcpStream,
-    mut upstream: TcpStream,
-    answer: &OtherAnswer,
-    mut body: Vec<u8>,
-    stays: bool,
-) -> Result<(), End> {
-    let stays = stays && !answer.closes();
-    let cut = |_| End::Silent("answer_cut_short");
-    let mut tracker = BodyTracker::new(answer.framing);
-    // From here on the client has bytes of an answer: what fails now ends in a close.
-    let head = in_time(gateway, client.write_all(&answer.to_bytes(stays))).await;
-    head.map_err(|_| End::Silent("client_slow"))?.map_err(cut)?;
-    loop {
-        let progress = tracker.feed(&body).map_err(|_| End::Silent("upstream_body_invalid"))?;
-        let sent = in_time(gateway, client.write_all(&body[..progress.used])).await;
-        sent.map_err(|_| End::Silent("client_slow"))?.map_err(cut)?;
-        if progress.complete {
-            break;
+    /// A handshake where no server is asked: a redirect or a fixed answer say the same to it
+    /// as to every request; files are no tunnel.
+    async fn without_server(&self, stream: &mut Stream, action: &Action) -> End {
+        let facts = self.facts;
+        let (status, extra, body) = match action {
+            Action::Redirect { to, status } => {
+                let none: Vec<(String, Vec<u8>)> = Vec::new();
+                let place = to.render(|v| facts.value(v, &self.client.connection, &none, ""));
+                (*status, format!("Location: {place}\r\n"), String::new())
+            }
+            Action::Respond { status, body } => (*status, String::new(), body.clone()),
+            Action::Upstream(_) | Action::Files { .. } => {
+                let detail = "No WebSocket connections are served here.";
+                let reason = RefusalReason::WebSocketRefused;
+                return Refusal::by_rule(403, reason, detail, None).into();
+            }
+        };
+        let phrase = http::StatusCode::from_u16(status).ok();
+        let phrase = phrase.and_then(|s| s.canonical_reason()).unwrap_or("Answer");
+        let answer = format!(
+            "HTTP/1.1 {status} {phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             Content-Length: {}\r\nX-Request-ID: {}\r\n{extra}Connection: close\r\n\r\n{body}",
+            body.len(),
+            facts.request_id
+        );
+        say_goodbye(stream, answer.as_bytes()).await;
+        End::Done
+    }
+
+    /// Waits as long as an upstream may take to answer.
+    async fn in_time<T>(&self, forward: &Forward, what: impl Future<Output = T>) -> Result<T, ()> {
+        let patience = forward.answer.unwrap_or(self.setup.config.timeouts.upstream_answer);
+        timeout(patience.get(), what).await.map_err(|_| ())
+    }
+
+    async fn pass_on_101(
+        &self,
+        stream: &mut Stream,
+        forward: &Forward,
+        head: &[u8],
+    ) -> Result<(), End> {
+        let write = async {
+            stream.write_all(head).await?;
+            stream.flush().await
+        };
+        match self.in_time(forward, write).await {
+            Ok(Ok(())) => Ok(()),
+            // It may have had half of the 101: no refusal can follow.
+            Ok(Err(_)) | Err(()) => Err(End::Silent("client_broke")),
         }
-        body.clear();
-        body.reserve(BODY_READ);
-        let read = in_time(gateway, upstream.read_buf(&mut body)).await;
-        if read.map_err(|_| End::Silent("upstream_slow"))?.map_err(cut)? == 0 {
-            if answer.closes() {
+    }
+
+    /// Passes on an answer that is no 101, its body included. `Ok`: the client may
+    /// ask again.
+    async fn pass_on(
+        &self,
+        client: &mut Stream,
+        forward: &Forward,
+        answered: &mut Answered,
+        stays: bool,
+    ) -> Result<(), End> {
+        let Answer::Other(answer) = &answered.answer else { return Err(End::Done) };
+        let answer: &OtherAnswer = answer;
+        let mut body = std::mem::take(&mut answered.early);
+        let upstream = &mut answered.stream;
+        let stays = stays && !answer.closes();
+        let cut = |_| End::Silent("answer_cut_short");
+        let slow = |()| End::Silent("client_slow");
+        let mut tracker = BodyTracker::new(answer.framing);
+        // From here on the client has bytes of an answer: what fails now ends in a close.
+        let head = self.in_time(forward, client.write_all(&answer.to_bytes(stays))).await;
+        head.map_err(slow)?.map_err(cut)?;
+        loop {
+            let progress = tracker.feed(&body).map_err(|_| End::Silent("upstream_body_invalid"))?;
+            let sent = self.in_time(forward, client.write_all(&body[..progress.used])).await;
+            sent.map_err(slow)?.map_err(cut)?;
+            if progress.complete {
                 break;
             }
-            return Err(End::Silent("answer_cut_short"));
+            let flushed = self.in_time(forward, client.flush()).await;
+            flushed.map_err(slow)?.map_err(cut)?;
+            body.clear();
+            body.reserve(BODY_READ);
+            let read = self.in_time(forward, upstream.read_buf(&mut body)).await;
+            if read.map_err(|()| End::Silent("upstream_slow"))?.map_err(cut)? == 0 {
+                if answer.closes() {
+                    break;
+                }
+                return Err(End::Silent("answer_cut_short"));
+            }
         }
+        let flushed = self.in_time(forward, client.flush()).await;
+        flushed.map_err(slow)?.map_err(cut)?;
+        if stays {
+            return Ok(());
+        }
+        say_goodbye(client, b"").await;
+        Err(End::Done)
     }
-    if stays {
-        return Ok(());
+}
+
+fn change(headers: &mut Vec<(String, Vec<u8>)>, changes: &Rendered, cookie: Option<&str>) {
+    changes.apply(headers);
+    if let Some(cookie) = cookie {
+        headers.push(("Set-Cookie".to_owned(), cookie.as_bytes().to_vec()));
     }
-    say_goodbye(client, b"").await;
-    Err(End::Done)
+}
+
+fn tunnel(
+    answered: Answered,
+    route: Arc<str>,
+    forward: &Forward,
+    places: Places,
+    early_to_upstream: Vec<u8>,
+    note: Note,
+) -> Tunnel {
+    Tunnel {
+        upstream: answered.stream,
+        server: Arc::clone(&answered.held.target.name),
+        route,
+        early_to_upstream,
+        early_to_client: answered.early,
+        terms: Terms {
+            idle: forward.idle.map(|idle| idle.map(|idle| idle.get())),
+            lifetime: forward.lifetime.map(|lifetime| lifetime.get()),
+            lease: Some(Box::new(places.with(answered.held))),
+        },
+        note,
+    }
 }
 
 fn hand_over(
     gateway: &Gateway,
-    client: TcpStream,
-    address: SocketAddr,
+    stream: Stream,
+    client: &Client,
     place: Reservation,
     tunnel: Tunnel,
 ) {
     let id = gateway.next_id();
-    let Connected { stream, local, name } = tunnel.upstream;
-    // Out of tokio's reactor; both stay non-blocking.
-    let (client, upstream) = match (client.into_std(), stream.into_std()) {
+    let address = client.connection.peer;
+    let local = tunnel.upstream.local();
+    let (client, upstream) = match (stream.into_endpoint(), tunnel.upstream.into_endpoint()) {
         (Ok(client), Ok(upstream)) => (client, upstream),
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(client = %address, %error, "a socket can't leave the reactor");
@@ -349,15 +431,17 @@ fn hand_over(
         id,
         client: address,
         local,
-        upstream: name,
-        route: Arc::clone(&gateway.route),
+        upstream: tunnel.server,
+        route: tunnel.route,
+        note: Some(Arc::new(tunnel.note)),
     };
     let handover = Handover {
-        client: ClientSocket(client.into()),
-        upstream: UpstreamSocket(upstream.into()),
+        client: ClientSocket(client),
+        upstream: UpstreamSocket(upstream),
         early_to_upstream: tunnel.early_to_upstream,
         early_to_client: tunnel.early_to_client,
         meta,
+        terms: tunnel.terms,
     };
     gateway.datapath.take_over(place, handover);
 }

@@ -1,35 +1,108 @@
 //! Listening sockets, and the options every TCP connection of ours gets.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::{fs::FileTypeExt as _, net::UnixStream as StdUnixStream},
+    path::Path,
+    time::Duration,
+};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use crate::config::{Listener, Timeouts};
+use crate::config::{ListenOn, Listener, Timeouts};
 
-/// Opens the listener of the configuration. What it accepts has `options` from the start: a
+/// A socket that connections come in at.
+#[derive(Debug)]
+pub(super) enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection that came in.
+pub(super) enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl Listening {
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok(Accepted::Tcp(stream, address))
+            }
+            Self::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
+        }
+    }
+
+    /// The address, if it has one.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+/// Opens a listener of the configuration. What it accepts has `options` from the start: a
 /// connection inherits its listener's (`tcp_create_openreq_child`).
 ///
 /// # Errors
 /// The address is taken, not ours, or needs a privilege.
-pub fn open(listener: &Listener, options: TcpOptions) -> io::Result<TcpListener> {
-    let address = listener.address.socket_addr();
-    let listener = bind(address, listener.address.is_dual_stack(), listener.backlog.get())?;
-    options.apply(&listener)?;
-    Ok(listener)
+pub(super) fn open(listener: &Listener, options: TcpOptions) -> io::Result<Listening> {
+    match &listener.address {
+        ListenOn::Tcp(address) => {
+            let shared = listener.reuseport;
+            let (address, dual) = (address.socket_addr(), address.is_dual_stack());
+            let socket = bind(address, dual, listener.backlog.get(), shared)?;
+            options.apply(&socket)?;
+            Ok(Listening::Tcp(socket))
+        }
+        ListenOn::Unix(path) => Ok(Listening::Unix(bind_unix(path)?)),
+    }
+}
+
+/// Binds a Unix socket, in the place of one that nobody listens on any more.
+///
+/// # Errors
+/// Somebody listens there, or something else than a socket is there.
+pub(super) fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let left_over = fs::symlink_metadata(path)?.file_type().is_socket()
+                && StdUnixStream::connect(path)
+                    .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+            if !left_over {
+                return Err(error);
+            }
+            fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        other => other,
+    }
 }
 
 /// Binds a listening, non-blocking TCP socket.
 ///
 /// # Errors
 /// What `socket(2)`, `bind(2)` or `listen(2)` say.
-pub fn bind(address: SocketAddr, dual_stack: bool, backlog: u32) -> io::Result<TcpListener> {
+pub(super) fn bind(
+    address: SocketAddr,
+    dual_stack: bool,
+    backlog: u32,
+    shared: bool,
+) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(!dual_stack)?;
     }
     // A restart must not wait for the TIME_WAITs of the last run.
     socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
@@ -41,7 +114,7 @@ const KEEPALIVE_PROBES: u32 = 5;
 
 /// What a connection gets, whichever side it is on.
 #[derive(Clone, Copy, Debug)]
-pub struct TcpOptions {
+pub(crate) struct TcpOptions {
     keepalive: Option<Duration>,
     user_timeout: Option<Duration>,
 }
@@ -54,6 +127,12 @@ impl TcpOptions {
             keepalive: timeouts.keepalive.map(|k| k.get()),
             user_timeout: timeouts.user_timeout.map(|t| t.get()),
         }
+    }
+
+    /// None of them, for connections that live no longer than a question.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { keepalive: None, user_timeout: None }
     }
 
     /// Sets them.
@@ -84,10 +163,10 @@ mod tests {
     #[tokio::test]
     async fn accepted_connections_inherit_the_options() {
         let address: ListenAddr = "127.0.0.1:0".parse().unwrap();
-        let configured = Listener { address, ..Listener::default() };
+        let configured = Listener::at(address);
         let listener = open(&configured, TcpOptions::new(&Timeouts::default())).unwrap();
-        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (accepted, _) = listener.accept().await.unwrap();
+        let _client = std::net::TcpStream::connect(listener.address().unwrap()).unwrap();
+        let Accepted::Tcp(accepted, _) = listener.accept().await.unwrap() else { panic!() };
         let accepted = SockRef::from(&accepted);
         assert!(accepted.tcp_nodelay().unwrap());
         assert!(accepted.keepalive().unwrap());

@@ -1,10 +1,21 @@
-//! The gateway: listener, handshakes, datapath and admin address put together
-//! from a [`Config`], until it is told to stop.
+//! The gateway: listeners, handshakes, datapath and admin address put together
+//! from a [`Config`], until it is told to stop; another configuration may take the place of the
+//! first one at any time.
 
+mod accept;
+mod access;
+mod arrival;
+mod body;
 mod connection;
-pub mod listen;
+mod counts;
+mod guard;
+mod listen;
 mod observer;
-pub mod upstream;
+mod plain;
+mod setup;
+mod stream;
+mod upgrade;
+mod upstreams;
 
 use std::{
     io,
@@ -13,47 +24,58 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    net::TcpListener,
+    sync::{Mutex, watch},
     task::JoinHandle,
 };
 
 use crate::{
+    access_log::AccessLog,
     admin,
-    config::{Config, DatapathMode, Setting, Upstreams as Servers},
+    config::{Config, DatapathMode, Problems, Server, ServerAddr, Setting},
     datapath::{Datapath, Entry, Mode, Options, Path, StartError},
     demo,
-    handshake::{HeadLimits, Refusal},
+    forwarding::{Connection, request_id},
     limits,
     metrics::Metrics,
 };
-use listen::TcpOptions;
+use accept::{CannotListen, Listeners};
 use observer::Reporter;
-use upstream::Upstreams;
+use setup::{ListenerSetup, Setup};
 
-/// After a failed accept for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Refusals over the session limit at the same time; beyond, connections are just closed.
-const REFUSALS_AT_ONCE: usize = 64;
-/// What a client over the session limit is told to wait, in s.
-const RETRY_AFTER_S: u32 = 5;
+pub use setup::try_files;
+
+/// Bytes of one read during a handshake; also the most early bytes in hand.
+const READ: usize = 8 * 1024;
 /// Threads that own sessions, at most, when nothing is configured.
 const MOST_WORKERS: usize = 64;
 
-/// Why the gateway did not start.
+/// Why the gateway did not start, or did not take another configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// An address can't be listened on.
     #[error("cannot listen on {address} ({key}): {error}")]
     Listen {
         /// The address.
-        address: SocketAddr,
+        address: String,
         /// Key and flag that name it.
         key: &'static str,
+        /// Why.
+        error: io::Error,
+    },
+    /// What the configuration names can't be used.
+    #[error("{0}")]
+    Setup(Problems),
+    /// The access log can't be written.
+    #[error("cannot open the access log {path}: {error}")]
+    AccessLog {
+        /// Its path.
+        path: String,
         /// Why.
         error: io::Error,
     },
@@ -65,19 +87,33 @@ pub enum GatewayError {
     Metrics(#[from] prometheus::Error),
 }
 
+impl From<CannotListen> for GatewayError {
+    fn from(failed: CannotListen) -> Self {
+        let CannotListen { address, error } = failed;
+        let key = "listener.address or --listen";
+        Self::Listen { address: address.to_string(), key, error }
+    }
+}
+
 /// What connections need.
 pub(crate) struct Gateway {
-    pub(crate) config: Config,
-    pub(crate) datapath: Arc<Datapath>,
-    pub(crate) metrics: Arc<Metrics>,
-    upstreams: Upstreams,
-    tcp: TcpOptions,
-    head_limits: HeadLimits,
-    /// Serves the embedded page.
-    demo: bool,
-    route: Arc<str>,
+    setup: ArcSwap<Setup>,
+    datapath: Arc<Datapath>,
+    metrics: Arc<Metrics>,
+    access_log: Option<Arc<AccessLog>>,
+    /// What times are counted from.
+    epoch: Instant,
+    /// Makes request ids differ from those of other processes.
+    seed: u64,
     ids: AtomicU64,
+    requests: AtomicU64,
     stopped: watch::Receiver<bool>,
+}
+
+/// Who is at the other end of a connection.
+pub(crate) struct Client {
+    pub(crate) connection: Connection,
+    listener: Arc<ListenerSetup>,
 }
 
 impl Gateway {
@@ -91,15 +127,26 @@ impl Gateway {
     fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
+
+    fn next_request_id(&self) -> String {
+        request_id(self.seed, self.requests.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// At most [`READ`] more bytes into `buffer`, whatever its spare capacity.
+fn limited(buffer: &mut Vec<u8>) -> bytes::buf::Limit<&mut Vec<u8>> {
+    use bytes::BufMut as _;
+    buffer.limit(READ)
 }
 
 /// A gateway that accepts connections.
 pub struct Running {
     gateway: Arc<Gateway>,
+    listeners: Mutex<Listeners>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
-    /// Where clients connect.
-    pub address: SocketAddr,
+    /// Where clients of the first listener connect; none for a Unix socket.
+    pub address: Option<SocketAddr>,
     /// Where metrics are.
     pub admin: Option<SocketAddr>,
 }
@@ -108,27 +155,35 @@ pub struct Running {
 ///
 /// # Errors
 /// See [`GatewayError`]. Nothing is left running.
-pub async fn start(config: Config) -> Result<Running, GatewayError> {
-    let listening = |address, key| move |error| GatewayError::Listen { address, key, error };
-    let tcp = TcpOptions::new(&config.timeouts);
-    let listener = listen::open(&config.listener, tcp).map_err(listening(
-        config.listener.address.socket_addr(),
-        "listener.address or --listen",
-    ))?;
-    let address = listener.local_addr().map_err(StartError::System)?;
-    let admin_listener = match &config.admin {
+pub async fn start(mut config: Config) -> Result<Running, GatewayError> {
+    let (epoch, seed) = (Instant::now(), seed());
+    let embedded = embed(&mut config).await?;
+    let setup = Setup::new(config, epoch, seed, None).map_err(GatewayError::Setup)?;
+    let mut listeners = Listeners::default();
+    let opened = listeners.prepare(&setup)?;
+    let admin_listener = match &setup.config.admin.address {
         None => None,
         Some(admin) => {
             let socket_addr = admin.socket_addr();
-            let bound = listen::bind(socket_addr, admin.is_dual_stack(), admin::BACKLOG);
-            Some(bound.map_err(listening(socket_addr, "admin.address or --admin"))?)
+            let bound = listen::bind(socket_addr, admin.is_dual_stack(), admin::BACKLOG, false);
+            Some(bound.map_err(|error| GatewayError::Listen {
+                address: socket_addr.to_string(),
+                key: "admin.address or --admin",
+                error,
+            })?)
         }
     };
-    let (servers, embedded) = servers(&config.upstreams).await?;
-
+    let access_log = match &setup.config.access_log {
+        None => None,
+        Some(log) => {
+            let opened = AccessLog::open(access::format_of(log), log.path.clone());
+            let path = log.path.as_deref().map_or("-".into(), |p| p.display().to_string());
+            Some(Arc::new(opened.map_err(|error| GatewayError::AccessLog { path, error })?))
+        }
+    };
     let metrics = Arc::new(Metrics::new()?);
-    let options = datapath_options(&config);
-    let reporter = Arc::new(Reporter::new(Arc::clone(&metrics)));
+    let options = datapath_options(&setup.config);
+    let reporter = Arc::new(Reporter::new(Arc::clone(&metrics), access_log.clone()));
     // Loading BPF and its self-test take a while; nothing else runs yet.
     let datapath = tokio::task::spawn_blocking(move || Datapath::start(options, reporter))
         .await
@@ -137,25 +192,24 @@ pub async fn start(config: Config) -> Result<Running, GatewayError> {
     let datapath = Arc::new(datapath);
     metrics.watch(&datapath);
     announce(&datapath, &metrics);
+    setup.start(&datapath).await;
 
     let (stop, stopped) = watch::channel(false);
-    let head_limits = HeadLimits {
-        max_bytes: config.limits.head_bytes.as_usize(),
-        max_headers: config.limits.head_headers.as_usize(),
-    };
+    let setup = Arc::new(setup);
     let gateway = Arc::new(Gateway {
-        tcp,
-        upstreams: Upstreams::new(servers),
-        demo: embedded.is_some(),
-        route: "default".into(),
-        ids: AtomicU64::new(1),
-        stopped: stopped.clone(),
-        head_limits,
-        config,
+        setup: ArcSwap::new(Arc::clone(&setup)),
         datapath,
         metrics,
+        access_log,
+        epoch,
+        seed,
+        ids: AtomicU64::new(1),
+        requests: AtomicU64::new(0),
+        stopped: stopped.clone(),
     });
-    let mut tasks = vec![tokio::spawn(accept(Arc::clone(&gateway), listener, stopped.clone()))];
+    listeners.apply(&gateway, &setup, opened);
+    let address = setup.config.listeners.first().and_then(|l| listeners.address(&l.name));
+    let mut tasks = Vec::new();
     let mut admin = None;
     if let Some(listener) = admin_listener {
         admin = listener.local_addr().ok();
@@ -166,24 +220,32 @@ pub async fn start(config: Config) -> Result<Running, GatewayError> {
     if let Some(listener) = embedded {
         tasks.push(tokio::spawn(embedded_upstream(&gateway, listener, stopped)));
     }
-    Ok(Running { gateway, stop, tasks, address, admin })
+    let listeners = Mutex::new(listeners);
+    Ok(Running { gateway, listeners, stop, tasks, address, admin })
 }
 
-/// The servers to connect to, and the listener of the embedded one.
-async fn servers(
-    configured: &Servers,
-) -> Result<(Vec<crate::config::UpstreamAddr>, Option<TcpListener>), StartError> {
-    match configured {
-        Servers::Servers(list) => Ok((list.clone(), None)),
-        Servers::Embedded => {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-            let address = listener.local_addr()?.to_string();
-            let parsed = address.parse();
-            let address =
-                parsed.map_err(|_| io::Error::other("the embedded upstream's own address"))?;
-            Ok((vec![address], Some(listener)))
-        }
+/// Something that no other process has.
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    if getrandom::fill(&mut bytes).is_err() {
+        // Ids need no secret: the time and the process will do.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let now = now.map_or(0, |now| now.as_nanos() as u64);
+        return now ^ u64::from(std::process::id()).rotate_left(40);
     }
+    u64::from_ne_bytes(bytes)
+}
+
+/// Puts the address of the embedded server into the group that wants it; returns its listener.
+async fn embed(config: &mut Config) -> Result<Option<TcpListener>, StartError> {
+    let Some(group) = config.upstreams.iter_mut().find(|group| group.embedded) else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?.to_string().parse();
+    let address = address.map_err(|_| io::Error::other("the embedded upstream's own address"))?;
+    group.servers = vec![Server::at(ServerAddr::plain(address))];
+    Ok(Some(listener))
 }
 
 fn embedded_upstream(
@@ -206,16 +268,6 @@ fn embedded_upstream(
         };
         demo::serve_upstream(listener, Arc::new(path_of), stop).await;
     }
-}
-
-/// The page for a plain request's head, if there is one under its path.
-fn demo_page(head: &[u8]) -> Option<Vec<u8>> {
-    let mut headers = [httparse::EMPTY_HEADER; 128];
-    let mut request = httparse::Request::new(&mut headers);
-    request.parse(head).ok()?;
-    let head_only = request.method? == "HEAD";
-    (head_only || request.method? == "GET").then_some(())?;
-    demo::page_response(request.path?, head_only)
 }
 
 fn datapath_options(config: &Config) -> Options {
@@ -270,73 +322,48 @@ fn announce(datapath: &Datapath, metrics: &Metrics) {
     }
 }
 
-async fn accept(gateway: Arc<Gateway>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
-    let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stopped.changed() => return,
-        };
-        match accepted {
-            Ok((stream, address)) => {
-                gateway.metrics.accepted.inc();
-                begin(&gateway, stream, address, &refusals);
-            }
-            Err(error) => {
-                let reason = accept_error(&error);
-                gateway.metrics.accept_errors.with_label_values(&[reason]).inc();
-                if reason != "aborted" {
-                    tracing::warn!(%error, "accept failed; pausing");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-}
-
-fn accept_error(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EMFILE | libc::ENFILE) => "descriptors",
-        Some(libc::ENOBUFS | libc::ENOMEM) => "memory",
-        Some(libc::ECONNABORTED | libc::EPROTO | libc::EPERM) => "aborted",
-        _ => "other",
-    }
-}
-
-fn begin(
-    gateway: &Arc<Gateway>,
-    stream: TcpStream,
-    address: SocketAddr,
-    refusals: &Arc<Semaphore>,
-) {
-    let gateway = Arc::clone(gateway);
-    match gateway.datapath.reserve() {
-        Some(place) => {
-            tokio::spawn(connection::serve(gateway, stream, address, place));
-        }
-        None => {
-            let refusal = Refusal::session_limit(RETRY_AFTER_S);
-            if let Ok(permit) = Arc::clone(refusals).try_acquire_owned() {
-                tokio::spawn(async move {
-                    connection::refuse(&gateway, stream, address, &refusal).await;
-                    drop(permit);
-                });
-            } else {
-                let reason = refusal.reason.label();
-                gateway.metrics.handshake_failures.with_label_values(&[reason]).inc();
-            }
-        }
-    }
-}
-
 impl Running {
+    /// Takes another configuration, all of it in one step, or none of it. Live sessions go on.
+    ///
+    /// # Errors
+    /// What can't be used; everything stays as it was.
+    pub async fn reload(&self, config: Config) -> Result<(), GatewayError> {
+        let mut listeners = self.listeners.lock().await;
+        let gateway = &self.gateway;
+        let old = gateway.setup.load_full();
+        for what in fixed(&old.config, &config) {
+            tracing::warn!("a change of {what} takes a restart; the old value stays in force");
+        }
+        let setup = Setup::new(config, gateway.epoch, gateway.seed, Some(&old));
+        let setup = Arc::new(setup.map_err(GatewayError::Setup)?);
+        let opened = listeners.prepare(&setup)?;
+        setup.start(&gateway.datapath).await;
+        gateway.setup.store(Arc::clone(&setup));
+        listeners.apply(gateway, &setup, opened);
+        gateway.metrics.reloads.with_label_values(&["ok"]).inc();
+        Ok(())
+    }
+
+    /// Counts a configuration that was not taken.
+    pub fn reload_failed(&self) {
+        self.gateway.metrics.reloads.with_label_values(&["failed"]).inc();
+    }
+
+    /// Opens the access log again, after it was moved away.
+    pub fn reopen_logs(&self) {
+        if let Some(log) = &self.gateway.access_log {
+            log.reopen();
+        }
+    }
+
     /// Stops accepting, closes sessions within `timeouts.drain`, detaches
     /// everything. Nothing of it is left in the kernel afterwards.
     pub async fn stop(self) {
-        let Self { gateway, stop, tasks, .. } = self;
+        let Self { gateway, listeners, stop, tasks, .. } = self;
         // Nobody listens any more only when all tasks have ended by themselves.
         let _ = stop.send(true);
-        let deadline = Instant::now() + gateway.config.timeouts.drain.get();
+        listeners.into_inner().close().await;
+        let deadline = Instant::now() + gateway.setup.load().config.timeouts.drain.get();
         let live = gateway.datapath.live(Path::Sockmap) + gateway.datapath.live(Path::Relay);
         tracing::info!(sessions = live, "stopping");
         let datapath = Arc::clone(&gateway.datapath);
@@ -353,4 +380,19 @@ impl Running {
         }
         tracing::info!("stopped");
     }
+}
+
+/// Keys whose values hold from the start of the process, and have changed.
+fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
+    let changes = [
+        ("datapath", old.datapath != new.datapath),
+        ("admin", old.admin != new.admin),
+        ("access_log", old.access_log != new.access_log),
+        ("log", old.log != new.log),
+        ("limits.max_sessions", old.limits.max_sessions != new.limits.max_sessions),
+        ("limits.relay_buffer", old.limits.relay_buffer != new.limits.relay_buffer),
+        ("timeouts.idle", old.timeouts.idle != new.timeouts.idle),
+        ("timeouts.drain", old.timeouts.drain != new.timeouts.drain),
+    ];
+    changes.into_iter().filter(|(_, changed)| *changed).map(|(what, _)| what).collect()
 }

@@ -6,7 +6,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use super::access::{self, Note};
 use crate::{
+    access_log::AccessLog,
     datapath::{Observer, SessionEnd, SessionMeta},
     metrics::Metrics,
 };
@@ -14,21 +16,27 @@ use crate::{
 /// Writes the line of each session and counts.
 pub(super) struct Reporter {
     metrics: Arc<Metrics>,
+    access_log: Option<Arc<AccessLog>>,
     /// Fall-back reasons that were said aloud.
     said: Mutex<HashSet<&'static str>>,
 }
 
 impl Reporter {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, said: Mutex::default() }
+    pub(super) fn new(metrics: Arc<Metrics>, access_log: Option<Arc<AccessLog>>) -> Self {
+        Self { metrics, access_log, said: Mutex::default() }
     }
 }
 
 impl Observer for Reporter {
     fn ended(&self, end: &SessionEnd) {
         self.metrics.session_ended(end);
+        let note = end.meta.note.as_deref().and_then(|note| note.downcast_ref::<Note>());
+        if let (Some(log), Some(note)) = (&self.access_log, note) {
+            access::session_ended(log, note, end);
+        }
         tracing::info!(
             session = end.meta.id,
+            request = note.map(|note| &*note.request_id),
             client = %end.meta.client,
             upstream = %end.meta.upstream,
             route = %end.meta.route,

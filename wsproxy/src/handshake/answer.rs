@@ -50,6 +50,8 @@ pub struct OtherAnswer {
     pub framing: BodyFraming,
     /// `Content-Length` of an answer without a body (304), to be passed on.
     pub(super) announced: Option<u64>,
+    /// `Upgrade` of a 426.
+    pub(super) upgrade: Option<Vec<u8>>,
 }
 
 impl OtherAnswer {
@@ -78,7 +80,16 @@ impl OtherAnswer {
             (BodyFraming::None | BodyFraming::UntilClose, _) => {}
         }
         let keep_alive = keep_alive && !self.closes();
-        push_line(&mut out, "Connection", if keep_alive { b"keep-alive" } else { b"close" });
+        if let Some(upgrade) = &self.upgrade {
+            push_line(&mut out, "Upgrade", upgrade);
+        }
+        let options: &[u8] = match (keep_alive, self.upgrade.is_some()) {
+            (true, false) => b"keep-alive",
+            (false, false) => b"close",
+            (true, true) => b"Upgrade",
+            (false, true) => b"Upgrade, close",
+        };
+        push_line(&mut out, "Connection", options);
         out.extend_from_slice(b"\r\n");
         out
     }

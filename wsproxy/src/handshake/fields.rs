@@ -132,6 +132,12 @@ pub(super) fn is_one_of(name: &str, names: &[&str]) -> bool {
     names.iter().any(|n| n.eq_ignore_ascii_case(name))
 }
 
+/// Whether a header is meant for every recipient, so that `Connection` can't take it away.
+#[must_use]
+pub fn is_for_all_recipients(name: &str) -> bool {
+    is_protected(name)
+}
+
 fn is_protected(name: &str) -> bool {
     let starts = |prefix: &&str| {
         name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))

@@ -7,7 +7,7 @@
 //!
 //! The order of a session:
 //!
-//! 1. [`parse_request`] reads the client's head, or says with a [`Refusal`]
+//! 1. [`parse_incoming`] reads the client's head, or says with a [`Refusal`]
 //!    what to answer instead;
 //! 2. [`build_request`] renders the head for the upstream server;
 //! 3. [`parse_response`] reads the upstream's head: [`Answer::Switched`] opens
@@ -39,11 +39,15 @@ pub use bad_answer::BadAnswer;
 pub use body::{
     BadBody, BodyFraming, BodyProgress, BodyTracker, MAX_LINE_BYTES, MAX_TRAILER_BYTES,
 };
-pub use forward::{Forwarded, build_request};
+pub use fields::is_for_all_recipients;
+pub use forward::build_request;
 pub use refusal::{Refusal, RefusalReason};
-pub use request::{UpgradeRequest, parse_request};
+pub use request::{
+    Incoming, PlainRequest, UpgradeRequest, check_request, parse_incoming, parse_request,
+};
 pub use response::parse_response;
 pub use scan::{HeadError, HeadFault};
+pub use target::percent_decoded;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -83,6 +87,13 @@ impl Default for HeadLimits {
     fn default() -> Self {
         Self { max_bytes: 16 * 1024, max_headers: 100 }
     }
+}
+
+/// Whether `text` may stand in `Host`: a name or an address, and a port at most (RFC 9110
+/// section 7.2).
+#[must_use]
+pub fn is_host(text: &str) -> bool {
+    target::host(text.as_bytes()).is_some()
 }
 
 /// The `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key`: SHA-1 of the

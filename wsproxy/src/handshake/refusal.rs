@@ -67,6 +67,8 @@ reasons! {
     /// `Content-Length` malformed, duplicate, or beside `Transfer-Encoding`
     /// (400, RFC 9112 section 6.3).
     ContentLength => "content_length",
+    /// A `Transfer-Encoding` that is not served (400, RFC 9112 section 6.1).
+    TransferEncoding => "transfer_encoding",
     /// `Sec-WebSocket-Protocol` malformed or with duplicates (400, RFC 6455
     /// section 4.1).
     Protocols => "protocols",
@@ -74,6 +76,30 @@ reasons! {
     Extensions => "extensions",
     /// `Origin` duplicate or not ASCII (400, RFC 6454 section 7).
     Origin => "origin",
+    /// An `Origin` that the route does not let in (403, RFC 6455 section 10.2).
+    OriginRefused => "origin_refused",
+    /// An address that the route does not let in (403).
+    AddressRefused => "address_refused",
+    /// Handshakes are not served on this route (403).
+    WebSocketRefused => "websocket_refused",
+    /// None of the offered subprotocols is served (400).
+    SubprotocolRefused => "subprotocol_refused",
+    /// No route takes the request (404).
+    NoRoute => "no_route",
+    /// The body is longer than the route takes (413).
+    BodyTooLarge => "body_too_large",
+    /// The client has as many sessions as it may have (429).
+    ClientSessions => "client_sessions",
+    /// The client's handshakes come too fast (429).
+    ClientRate => "client_rate",
+    /// All clients' handshakes come too fast (503).
+    Rate => "rate",
+    /// The route or the listener has as many sessions as it may have (503).
+    RouteSessions => "route_sessions",
+    /// No server of the group is usable (503).
+    NoServer => "no_server",
+    /// Every server is busy and the queue is full (503).
+    Busy => "busy",
     /// The head did not arrive in time (408, RFC 9110 section 15.5.9).
     Timeout => "timeout",
     /// No room for another session (503, RFC 9110 section 15.6.4).
@@ -130,6 +156,46 @@ impl Refusal {
         let detail = "This gateway has reached its limit of sessions. Try again later.";
         Self::new(503, RefusalReason::SessionLimit, detail)
             .with("Retry-After", retry_after_seconds.to_string())
+    }
+
+    /// 426: a plain request where only handshakes are served (RFC 9110 section 15.5.22).
+    #[must_use]
+    pub fn not_websocket(method: &str) -> Self {
+        let what = show(method.as_bytes());
+        let detail = format!(
+            "This address serves WebSocket connections only, and the {what} request has no \
+             \"Upgrade: websocket\" header. Connect with a WebSocket client."
+        );
+        let mut refusal = Self::new(426, RefusalReason::NotWebSocket, detail);
+        refusal.bodiless = method == "HEAD";
+        refusal.with("Upgrade", "websocket")
+    }
+
+    /// An answer of a rule of the configuration; with `retry_after` in seconds.
+    #[must_use]
+    pub fn by_rule(
+        status: u16,
+        reason: RefusalReason,
+        detail: &'static str,
+        retry_after: Option<u64>,
+    ) -> Self {
+        let refusal = Self::new(status, reason, detail);
+        match retry_after {
+            Some(seconds) => refusal.with("Retry-After", seconds.max(1).to_string()),
+            None => refusal,
+        }
+    }
+
+    /// The request's id, by which the log can be searched.
+    #[must_use]
+    pub fn with_id(mut self, id: &str) -> Self {
+        self.detail = format!("{} (request {id})", self.detail);
+        self.with("X-Request-ID", id)
+    }
+
+    /// 400: the body is not what the head announced.
+    pub(crate) fn bad_body(why: &str) -> Self {
+        Self::new(400, RefusalReason::Body, format!("Cannot read this request's body: {why}."))
     }
 
     /// 502: the upstream server is out of reach or answered nonsense (RFC 9110
@@ -197,12 +263,16 @@ impl From<HeadError> for Refusal {
 }
 
 /// The reason phrase of a status that this gateway sends.
-fn phrase(status: u16) -> &'static str {
+pub(super) fn phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        413 => "Content Too Large",
         426 => "Upgrade Required",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         502 => "Bad Gateway",
         503 => "Service Unavailable",

@@ -4,13 +4,32 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::body::BodyFraming;
 use super::extensions::extension_names;
 use super::fields::{Duplicate, Fields};
 use super::head::Head;
 use super::refusal::{Refusal, RefusalReason};
 use super::scan::Kind;
-use super::target::{host, origin_form};
+use super::target::{TargetFault, host, origin_form};
 use super::{HeadLimits, Progress, show};
+
+/// A well-formed request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming {
+    /// A valid opening handshake.
+    Upgrade(Box<UpgradeRequest>),
+    /// Anything else.
+    Plain(PlainRequest),
+}
+
+/// A well-formed request that is no opening handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlainRequest {
+    /// The method.
+    pub method: String,
+    /// How its body is delimited; never until close.
+    pub framing: BodyFraming,
+}
 
 /// A valid opening handshake of a client (RFC 6455 section 4.2.1).
 ///
@@ -44,7 +63,24 @@ pub struct UpgradeRequest {
     pub origin: Option<String>,
 }
 
-/// Reads the opening handshake at the start of `buf` (RFC 6455 section 4.2.1).
+/// The handshake that we send ourselves, for [`parse_response`](super::parse_response) to hold
+/// the answer against.
+#[must_use]
+pub fn check_request(target: &str, host: &str, key: &str) -> UpgradeRequest {
+    UpgradeRequest {
+        target: target.to_owned(),
+        host: host.to_owned(),
+        key: key.to_owned(),
+        protocols: Vec::new(),
+        extensions: Vec::new(),
+        extension_values: Vec::new(),
+        headers: Vec::new(),
+        keep_alive: false,
+        origin: None,
+    }
+}
+
+/// Reads the request at the start of `buf`.
 ///
 /// Call it again with a longer buffer, from the same first byte on, while it
 /// returns [`Progress::Partial`]. A head may be refused before it is complete.
@@ -55,7 +91,7 @@ pub struct UpgradeRequest {
 /// # Errors
 ///
 /// The [`Refusal`] to send to the client before closing the connection.
-pub fn parse_request(buf: &[u8], limits: &HeadLimits) -> Result<Progress<UpgradeRequest>, Refusal> {
+pub fn parse_incoming(buf: &[u8], limits: &HeadLimits) -> Result<Progress<Incoming>, Refusal> {
     let Some(head) = Head::read(buf, Kind::Request, limits)? else {
         return Ok(Progress::Partial);
     };
@@ -65,6 +101,24 @@ pub fn parse_request(buf: &[u8], limits: &HeadLimits) -> Result<Progress<Upgrade
         Err(mut refusal) => {
             refusal.bodiless = line.method == "HEAD";
             Err(refusal)
+        }
+    }
+}
+
+/// As [`parse_incoming`], where nothing but the opening handshake will do (RFC 6455 section
+/// 4.2.1).
+///
+/// # Errors
+///
+/// The [`Refusal`] to send to the client before closing the connection.
+pub fn parse_request(buf: &[u8], limits: &HeadLimits) -> Result<Progress<UpgradeRequest>, Refusal> {
+    match parse_incoming(buf, limits)? {
+        Progress::Partial => Ok(Progress::Partial),
+        Progress::Done { value: Incoming::Upgrade(request), consumed } => {
+            Ok(Progress::Done { value: *request, consumed })
+        }
+        Progress::Done { value: Incoming::Plain(plain), .. } => {
+            Err(Refusal::not_websocket(&plain.method))
         }
     }
 }
@@ -88,9 +142,8 @@ impl<'a> RequestLine<'a> {
 }
 
 /// The order matters: what is no well-formed HTTP message comes first, whatever
-/// it asks for; then what asks for something else than a WebSocket; then what
-/// asks for a WebSocket in a wrong way.
-fn judge(line: &RequestLine<'_>, fields: &Fields<'_>) -> Result<UpgradeRequest, Refusal> {
+/// it asks for; then what asks for a WebSocket in a wrong way.
+fn judge(line: &RequestLine<'_>, fields: &Fields<'_>) -> Result<Incoming, Refusal> {
     let is_http_1_0 = line.version == "HTTP/1.0";
     if !is_http_1_0 && line.version != "HTTP/1.1" {
         return Err(wrong_version(line.version));
@@ -98,14 +151,7 @@ fn judge(line: &RequestLine<'_>, fields: &Fields<'_>) -> Result<UpgradeRequest, 
     check_length(fields)?;
     let host = check_host(fields, is_http_1_0)?;
     if !fields.lists("upgrade", "websocket") {
-        let what = show(line.method.as_bytes());
-        let detail = format!(
-            "This address serves WebSocket connections only, and the {what} request has no \
-             \"Upgrade: websocket\" header. Connect with a WebSocket client."
-        );
-        return Err(
-            Refusal::new(426, RefusalReason::NotWebSocket, detail).with("Upgrade", "websocket")
-        );
+        return plain(line, fields, host).map(Incoming::Plain);
     }
     if is_http_1_0 {
         return Err(wrong_version(line.version));
@@ -116,16 +162,12 @@ fn judge(line: &RequestLine<'_>, fields: &Fields<'_>) -> Result<UpgradeRequest, 
         return Err(Refusal::new(405, RefusalReason::Method, detail).with("Allow", "GET"));
     }
     check_no_body(fields)?;
-    let target = origin_form(line.target, host).map_err(|fault| {
-        let shown = show(line.target.as_bytes());
-        let detail = format!("Bad request target \"{shown}\": {}.", fault.explain());
-        Refusal::new(400, RefusalReason::Target, detail)
-    })?;
+    let target = check_target(line, host)?;
     let options = check_connection(fields)?;
     check_websocket_version(fields)?;
     let key = check_key(fields)?;
     let (extensions, extension_values) = check_extensions(fields)?;
-    Ok(UpgradeRequest {
+    Ok(Incoming::Upgrade(Box::new(UpgradeRequest {
         target,
         host: host.to_owned(),
         key,
@@ -135,7 +177,58 @@ fn judge(line: &RequestLine<'_>, fields: &Fields<'_>) -> Result<UpgradeRequest, 
         headers: fields.end_to_end(&options),
         keep_alive: !options.iter().any(|option| option.eq_ignore_ascii_case("close")),
         origin: check_origin(fields)?,
-    })
+    })))
+}
+
+fn check_target(line: &RequestLine<'_>, host: &str) -> Result<String, Refusal> {
+    origin_form(line.target, host).map_err(|fault| bad_target(line.target, fault))
+}
+
+fn bad_target(target: &str, fault: TargetFault) -> Refusal {
+    let detail =
+        format!("Bad request target \"{}\": {}.", show(target.as_bytes()), fault.explain());
+    Refusal::new(400, RefusalReason::Target, detail)
+}
+
+/// A request that asks for no tunnel: what every HTTP server behind us must read in the same
+/// way as we do.
+fn plain(line: &RequestLine<'_>, fields: &Fields<'_>, host: &str) -> Result<PlainRequest, Refusal> {
+    // RFC 9110 sections 9.3.6 and 9.3.8: a tunnel by another name, and an echo of what proxies add.
+    if matches!(line.method, "CONNECT" | "TRACE") {
+        let detail = format!("This gateway does not serve {}.", line.method);
+        return Err(Refusal::new(405, RefusalReason::Method, detail)
+            .with("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"));
+    }
+    // RFC 9112 section 3.2.4.
+    if !(line.target == "*" && line.method == "OPTIONS") {
+        check_target(line, host)?;
+    }
+    if fields.tokens("connection").is_err() {
+        let value = fields.joined("connection");
+        let why = "It must be a list of tokens";
+        return Err(Refusal::header(RefusalReason::Connection, "Connection", &value, why));
+    }
+    Ok(PlainRequest { method: line.method.to_owned(), framing: framing(line, fields)? })
+}
+
+/// RFC 9112 section 6.3, without its repairs.
+fn framing(line: &RequestLine<'_>, fields: &Fields<'_>) -> Result<BodyFraming, Refusal> {
+    if fields.has("transfer-encoding") {
+        let coding = fields.joined("transfer-encoding");
+        let why = if line.version == "HTTP/1.0" {
+            "HTTP/1.0 has none"
+        } else if coding.eq_ignore_ascii_case(b"chunked") {
+            return Ok(BodyFraming::Chunked);
+        } else {
+            "Only \"chunked\" is served"
+        };
+        let reason = RefusalReason::TransferEncoding;
+        return Err(Refusal::header(reason, "Transfer-Encoding", &coding, why));
+    }
+    match fields.content_length() {
+        Ok(Some(length)) if length.value > 0 => Ok(BodyFraming::Length(length.value)),
+        _ => Ok(BodyFraming::None),
+    }
 }
 
 fn wrong_version(version: &str) -> Refusal {

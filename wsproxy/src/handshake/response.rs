@@ -91,7 +91,9 @@ fn switched(
     }
     check_no_body(line, fields)?;
     let found = |name: &str| show(&fields.joined(name));
-    if !fields.lists("upgrade", "websocket") {
+    // One protocol is switched to (RFC 9110 section 7.8).
+    let upgrades = fields.elements("upgrade").count();
+    if upgrades != 1 || !fields.lists("upgrade", "websocket") {
         return Err(BadAnswer::Upgrade { found: found("upgrade") });
     }
     let bad_connection = || BadAnswer::Connection { found: found("connection") };
@@ -101,6 +103,10 @@ fn switched(
     }
     check_accept(fields, req)?;
     let protocol = check_protocol(fields, req)?;
+    // RFC 6455 section 11.3.2: an answer has this header once.
+    if fields.at_most_one("sec-websocket-extensions").is_err() {
+        return Err(BadAnswer::Duplicate { name: "Sec-WebSocket-Extensions" });
+    }
     for value in fields.all("sec-websocket-extensions") {
         let names =
             extension_names(value).ok_or_else(|| BadAnswer::Extensions { found: show(value) })?;
@@ -176,5 +182,7 @@ fn other(line: &StatusLine<'_>, fields: &Fields<'_>) -> Result<OtherAnswer, BadA
         headers: fields.end_to_end(&options),
         framing,
         announced,
+        // RFC 9110 section 15.5.22: a 426 says with it what to upgrade to.
+        upgrade: (line.status == 426).then(|| fields.joined("upgrade")).filter(|u| !u.is_empty()),
     })
 }

@@ -12,6 +12,9 @@ pub(super) enum TargetFault {
     Fragment,
     /// absolute-form with an authority that is not what `Host` says.
     Authority,
+    /// A segment `.` or `..`, also percent-encoded or behind a backslash: what we route by and
+    /// what the upstream serves would be two different paths.
+    DotSegment,
 }
 
 impl TargetFault {
@@ -20,18 +23,18 @@ impl TargetFault {
             Self::Form => "it must be a path that starts with \"/\", or an http: or ws: URL",
             Self::Fragment => "it must not contain a fragment (\"#\")",
             Self::Authority => "its host is not the one in the Host header",
+            Self::DotSegment => "its path must not contain \".\" or \"..\" segments",
         }
     }
 }
 
-/// The origin form of a request target. Dot segments stay as they are: what
-/// they mean is for the upstream server to say.
+/// The origin form of a request target.
 pub(super) fn origin_form(target: &str, host: &str) -> Result<String, TargetFault> {
     if target.contains('#') {
         return Err(TargetFault::Fragment);
     }
     if target.starts_with('/') {
-        return Ok(target.to_owned());
+        return without_dots(target.to_owned());
     }
     let (scheme, rest) = target.split_once("://").ok_or(TargetFault::Form)?;
     if !["http", "ws"].iter().any(|known| known.eq_ignore_ascii_case(scheme)) {
@@ -44,7 +47,46 @@ pub(super) fn origin_form(target: &str, host: &str) -> Result<String, TargetFaul
         return Err(TargetFault::Authority);
     }
     let slash = if path.starts_with('/') { "" } else { "/" };
-    Ok(format!("{slash}{path}"))
+    without_dots(format!("{slash}{path}"))
+}
+
+fn without_dots(target: String) -> Result<String, TargetFault> {
+    let path = target.split('?').next().unwrap_or_default();
+    // Without a dot, in the clear or encoded, there is no such segment.
+    if !path.contains('.') && !path.contains("%2") {
+        return Ok(target);
+    }
+    let decoded = percent_decoded(path);
+    let mut segments = decoded.split(|&b| b == b'/' || b == b'\\');
+    if segments.any(|segment| segment == b"." || segment == b"..") {
+        return Err(TargetFault::DotSegment);
+    }
+    Ok(target)
+}
+
+/// The bytes that a path stands for; a `%` that begins no code stands for itself.
+#[must_use]
+pub fn percent_decoded(path: &str) -> Vec<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = match (byte, after) {
+            (b'%', [high, low, ..]) => digit(*high).zip(digit(*low)),
+            _ => None,
+        };
+        match code {
+            Some((high, low)) => {
+                decoded.push(high << 4 | low);
+                rest = &after[2..];
+            }
+            None => {
+                decoded.push(byte);
+                rest = after;
+            }
+        }
+    }
+    decoded
 }
 
 /// A `Host` value if it is well formed: `uri-host [ ":" port ]` (RFC 9110

@@ -192,6 +192,10 @@ impl Proxy {
         self.metric(&format!("wsproxy_handshake_failures_total{{reason=\"{reason}\"}}"))
     }
 
+    pub fn request_failures(&self, reason: &str) -> u64 {
+        self.metric(&format!("wsproxy_request_failures_total{{reason=\"{reason}\"}}"))
+    }
+
     /// A connection of a client.
     pub fn connect(&self) -> Peer {
         Peer::new(TcpStream::connect(self.address).unwrap())

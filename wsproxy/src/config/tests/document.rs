@@ -1,108 +1,110 @@
 //! The document and the program say the same.
 
 use super::*;
-use crate::config::raw::SCHEMA;
 
 /// The one place that knows where the document is.
 const DOCUMENT: &str = include_str!("../../../CONFIGURATION.md");
 
-fn row(key: &str) -> &'static str {
-    let start = format!("| `{key}` |");
-    let mut rows = DOCUMENT.lines().filter(|line| line.starts_with(&start));
-    let row = rows.next().unwrap_or_else(|| panic!("no row for {key}"));
-    assert_eq!(rows.next(), None, "two rows for {key}");
-    row
-}
-
 #[test]
-fn every_key_has_its_row_and_every_row_its_key() {
-    let mut keys = 0;
-    for (section, names) in SCHEMA {
-        for name in *names {
-            row(&format!("{section}.{name}"));
-            keys += 1;
-        }
+fn the_document_has_the_tables_of_the_keys() {
+    let (_, rest) = DOCUMENT.split_once("<!-- keys: begin -->\n").unwrap();
+    let (tables, _) = rest.split_once("<!-- keys: end -->").unwrap();
+    let expected = reference();
+    if tables.trim() != expected.trim() && std::env::var_os("WSPROXY_WRITE_DOCUMENT").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/CONFIGURATION.md");
+        let (before, _) = DOCUMENT.split_once(tables).unwrap();
+        let after = &DOCUMENT[before.len() + tables.len()..];
+        let text = format!("{before}{}\n{after}", expected.trim());
+        std::fs::write(path, text).unwrap();
     }
-    let rows = DOCUMENT.lines().filter(|line| {
-        line.strip_prefix("| `")
-            .and_then(|rest| rest.split('`').next())
-            .is_some_and(|first| first.contains('.') && !first.contains(' '))
-    });
-    assert_eq!(rows.count(), keys);
+    assert!(
+        tables.trim() == expected.trim(),
+        "CONFIGURATION.md is not up to date: run this test with WSPROXY_WRITE_DOCUMENT=1"
+    );
 }
 
-fn example() -> &'static str {
-    let (_, rest) = DOCUMENT.split_once("```toml\n").unwrap();
-    rest.split_once("```").unwrap().0
+/// The code blocks of a language.
+fn blocks(language: &str) -> impl Iterator<Item = &'static str> {
+    let starts = DOCUMENT.split(&format!("```{language}\n")).skip(1).collect::<Vec<_>>();
+    starts.into_iter().map(|rest| rest.split_once("```").unwrap().0)
 }
 
 #[test]
-fn the_example_is_the_defaults() {
+fn every_example_of_the_document_is_valid() {
+    assert!(blocks("toml").count() >= 6);
+    for example in blocks("toml") {
+        let config = valid(example);
+        assert!(config.warnings.is_empty(), "{:?} in\n{example}", config.warnings);
+    }
+}
+
+#[test]
+fn the_commented_example_is_the_defaults() {
+    let text = example();
+    let config = valid(&text);
+    assert!(config.warnings.is_empty());
     let expected = Config {
         source: Source::File(path().to_owned()),
-        listener: Listener { address: addr("0.0.0.0:8080"), ..Listener::default() },
+        listeners: listeners("0.0.0.0:8080"),
         upstreams: servers(&["127.0.0.1:9000"]),
-        admin: Some(addr("127.0.0.1:9901")),
+        routes: vec![Route { name: "/".into(), ..Route::everything_to("default") }],
         datapath: Datapath::default(),
         ..Config::demo()
     };
-    assert_eq!(valid(example()), expected);
+    assert_eq!(config, expected);
+    // Without the marks in front of them, all optional keys are valid too, one at a time.
+    for key in KEYS {
+        let line = format!("{} = ", key.name);
+        let shown = text.lines().any(|l| l.trim_start_matches("# ").starts_with(&line));
+        let inside = matches!(key.kind, Kind::Table(_) | Kind::Tables(_))
+            || ["upstream.servers", "listener.tls.certificates"].contains(&key.section);
+        assert!(shown || inside, "{} is not in the example", key.whole());
+    }
 }
 
 #[test]
-fn the_example_and_the_rows_show_every_default() {
-    for (section, names) in SCHEMA {
-        let (_, rest) = example().split_once(&format!("[{section}]\n")).unwrap();
-        let body = rest.split("\n[").next().unwrap();
-        for name in *names {
-            let start = format!("{name} = ");
-            let value = body.lines().find_map(|line| line.strip_prefix(&start));
-            let value = value.unwrap_or_else(|| panic!("{section}.{name} is not in the example"));
-            if !["address", "servers"].contains(name) {
-                let row = row(&format!("{section}.{name}"));
-                assert!(row.contains(&format!("| `{value}` |")), "{row}");
+fn every_example_value_is_valid() {
+    for key in KEYS.iter().filter(|key| !key.example.is_empty()) {
+        let (section, name, value) = (key.section, key.name, key.example);
+        let pair = "certificate = \"/a.pem\"\nkey = \"/a.key\"\n";
+        let text = match section {
+            "listener" | "upstream" | "listener.tls.certificates" | "upstream.servers" => continue,
+            "listener.tls" => format!(
+                "{VALID_LISTENER}[listener.tls]\ncertificates = [{{ certificate = \"/a\", key = \"/b\" }}]\n{name} = {value}\n{VALID_UPSTREAM}"
+            ),
+            "upstream.tls" if name != "certificate" && name != "key" => {
+                format!("{VALID}[upstream.tls]\n{name} = {value}\n")
             }
-        }
+            "upstream.tls" => format!("{VALID}[upstream.tls]\n{pair}"),
+            "route" if name == "listeners" => continue,
+            "route" => {
+                let own = ["files", "redirect", "respond", "upstream"].contains(&name);
+                let action = match name {
+                    _ if own => "",
+                    "fallback" => "files = \"/srv\"\n",
+                    "body" => "respond = 404\n",
+                    _ => "upstream = \"default\"\n",
+                };
+                format!("{VALID}[[route]]\n{action}{name} = {value}\n")
+            }
+            _ => format!("{VALID}[{section}]\n{name} = {value}\n"),
+        };
+        valid(&text);
     }
 }
 
+const VALID_LISTENER: &str = "[listener]\naddress = \"127.0.0.1:80\"\n";
+const VALID_UPSTREAM: &str = "[upstream]\nservers = [\"a:1\"]\n";
+
 #[test]
-fn the_rows_show_the_ranges() {
-    fn wait<const MIN: u32, const MAX: u32, const STEP: u32>(
-        _: impl Fn(u64) -> Result<Period<MIN, MAX, STEP>, Invalid>,
-    ) -> String {
-        let shown = |millis: u32| Period::<MIN, MAX, STEP>::new(millis.into()).unwrap();
-        format!("`{}` to `{}`", shown(MIN), shown(MAX))
+fn the_schema_knows_every_key() {
+    let schema = schema();
+    for key in KEYS.iter().filter(|key| key.section.is_empty()) {
+        assert!(schema["properties"][key.name].is_object(), "{}", key.name);
     }
-    fn size<const MIN: u32, const MAX: u32>(
-        _: impl Fn(i128) -> Result<Size<MIN, MAX>, Invalid>,
-    ) -> String {
-        let shown = |bytes: u32| Size::<MIN, MAX>::new(bytes.into()).unwrap();
-        format!("`{}` to `{}`", shown(MIN), shown(MAX))
-    }
-    fn count<const MIN: u32, const MAX: u32>(
-        _: impl Fn(i128) -> Result<Count<MIN, MAX>, Invalid>,
-    ) -> String {
-        format!("`{MIN}` to `{MAX}`")
-    }
-    for (key, range) in [
-        ("listener.backlog", count(Backlog::new)),
-        ("upstream.servers", format!("1 to {SERVERS_MAX} servers")),
-        ("timeouts.request_head", wait(Wait::new)),
-        ("timeouts.upstream_connect", wait(Wait::new)),
-        ("timeouts.upstream_answer", wait(Wait::new)),
-        ("timeouts.idle", wait(Wait::new)),
-        ("timeouts.drain", wait(Wait::new)),
-        ("timeouts.keepalive", wait(Keepalive::new)),
-        ("timeouts.user_timeout", wait(UserTimeout::new)),
-        ("limits.max_sessions", count(MaxSessions::new)),
-        ("limits.head_bytes", size(HeadBytes::new)),
-        ("limits.head_headers", count(HeadHeaders::new)),
-        ("limits.relay_buffer", size(RelayBuffer::new)),
-        ("datapath.workers", count(Workers::new)),
-        ("datapath.settle", wait(Wait::new)),
-    ] {
-        assert!(row(key).contains(&range), "{key}: {range}");
+    let route = &schema["properties"]["route"]["anyOf"][0]["properties"];
+    for key in KEYS.iter().filter(|key| key.section == "route") {
+        assert!(route[key.name]["description"].is_string(), "{}", key.name);
     }
     assert!(DOCUMENT.contains(DEFAULT_FILE));
     assert!(DOCUMENT.contains(&DEFAULT_LISTEN.to_string()));

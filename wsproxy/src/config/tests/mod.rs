@@ -1,4 +1,5 @@
 mod bad_files;
+mod bad_tables;
 mod document;
 mod sources;
 
@@ -15,8 +16,13 @@ fn addr(text: &str) -> ListenAddr {
     text.parse().unwrap()
 }
 
-fn servers(list: &[&str]) -> Upstreams {
-    Upstreams::Servers(list.iter().map(|text| text.parse().unwrap()).collect())
+fn servers(list: &[&str]) -> Vec<Upstream> {
+    let servers = list.iter().map(|text| Server::at(text.parse().unwrap())).collect();
+    vec![Upstream::of("default", servers)]
+}
+
+fn listeners(text: &str) -> Vec<Listener> {
+    vec![Listener::at(addr(text))]
 }
 
 fn valid(text: &str) -> Config {

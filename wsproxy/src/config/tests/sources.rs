@@ -39,18 +39,18 @@ fn flags_alone_change_the_demo() {
                 ..demo()
             },
         ),
-        ("--admin 127.0.0.1:9901", Config { admin: Some(addr("127.0.0.1:9901")), ..demo() }),
+        (
+            "--admin 127.0.0.1:9901",
+            Config {
+                admin: Admin { address: Some(addr("127.0.0.1:9901")), socket: None },
+                ..demo()
+            },
+        ),
         (
             "--log-format json --log-level debug",
             Config { log: Log { format: LogFormat::Json, level: LogLevel::Debug }, ..demo() },
         ),
-        (
-            "--listen :80",
-            Config {
-                listener: Listener { address: addr("[::]:80"), ..Listener::default() },
-                ..demo()
-            },
-        ),
+        ("--listen :80", Config { listeners: listeners("[::]:80"), ..demo() }),
         (
             "--upstream b:2 --upstream a:1",
             Config {
@@ -89,11 +89,14 @@ fn flags_win_over_the_file() {
     let config = load_with(flags, Some(("f", &text))).unwrap();
     let expected = Config {
         source: Source::File("f".into()),
-        listener: Listener { address: addr("127.0.0.1:81"), ..Listener::default() },
+        listeners: vec![Listener {
+            name: "127.0.0.1:81".into(),
+            ..listeners("127.0.0.1:81").remove(0)
+        }],
         upstreams: servers(&["b:2"]),
         timeouts: Timeouts { idle: Some(Wait::of::<5_000>()), ..Timeouts::default() },
         datapath: Datapath { mode: DatapathMode::Relay, ..Datapath::default() },
-        admin: Some(addr("127.0.0.1:2")),
+        admin: Admin { address: Some(addr("127.0.0.1:2")), socket: None },
         log: Log { format: LogFormat::Json, level: LogLevel::Trace },
         ..Config::demo()
     };
@@ -103,7 +106,7 @@ fn flags_win_over_the_file() {
 #[test]
 fn flags_stand_in_for_required_keys() {
     let config = load_with("--config f --listen :1 --upstream a:2", Some(("f", ""))).unwrap();
-    assert_eq!(config.listener.address, addr(":1"));
+    assert_eq!(config.listeners, listeners(":1"));
     for (flags, missing) in [
         ("--config f --listen :1", vec!["upstream.servers"]),
         ("--config f --upstream a:2", vec!["listener.address"]),
@@ -220,7 +223,7 @@ fn every_kind_of_value_is_read() {
 fn other_ways_to_write_tables_are_read() {
     let text = "listener.address = \":1\"\nupstream = { servers = ['a:2'] }\n";
     let config = valid(text);
-    assert_eq!(config.listener.address, addr(":1"));
+    assert_eq!(config.listeners, listeners(":1"));
     assert_eq!(config.upstreams, servers(&["a:2"]));
     assert_eq!(valid(&text.replace('\n', "\r\n")), config);
     assert_eq!(valid(&format!("\u{feff}{text}")), config);

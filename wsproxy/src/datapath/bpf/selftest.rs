@@ -13,8 +13,8 @@ use socket2::SockRef;
 
 use super::{Kernel, LoadError};
 use crate::datapath::{
-    ClientSocket, Datapath, Entry, Handover, Mode, Observer, Options, Path, SessionEnd,
-    SessionMeta, UpstreamSocket, slots_for,
+    ClientSocket, Datapath, Endpoint, Entry, Handover, Mode, Observer, Options, Path, SessionEnd,
+    SessionMeta, Terms, UpstreamSocket, slots_for,
 };
 
 /// Any one wait. All steps together normally take tens of milliseconds.
@@ -144,16 +144,18 @@ impl Test<'_> {
             local: ours_upstream.local_addr().unwrap_or(unspecified),
             upstream: "self-test".into(),
             route: "self-test".into(),
+            note: None,
         };
         ours_client.set_nonblocking(true)?;
         ours_upstream.set_nonblocking(true)?;
         let place = self.datapath.reserve().ok_or(ErrorKind::OutOfMemory)?;
         let handover = Handover {
-            client: ClientSocket(ours_client.into()),
-            upstream: UpstreamSocket(ours_upstream.into()),
+            client: ClientSocket(Endpoint::tcp(ours_client)),
+            upstream: UpstreamSocket(Endpoint::tcp(ours_upstream)),
             early_to_upstream: early[0].to_vec(),
             early_to_client: early[2].to_vec(),
             meta,
+            terms: Terms::default(),
         };
         self.datapath.take_over(place, handover);
         Ok(Ends { client, server })

@@ -1,0 +1,239 @@
+//! Lines of the access log: one for each plain request, one for each session when it ends.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use http::{HeaderMap, Request};
+use hyper::body::Incoming;
+
+use super::{Client, Gateway, body::Upload, setup::Setup, upgrade::Answered};
+use crate::{
+    access_log::{AccessLog, Entry, Format, SessionPart},
+    config,
+    datapath::SessionEnd,
+    forwarding::{Facts, Headers},
+    handshake::{Answer, Refusal, UpgradeRequest},
+};
+
+pub(super) fn format_of(log: &config::AccessLog) -> Format {
+    match log.format {
+        config::AccessFormat::Json => Format::Json,
+        config::AccessFormat::Combined => Format::Combined,
+    }
+}
+
+/// What a line says of a request, whatever becomes of it.
+#[derive(Debug, Clone)]
+struct About {
+    time: SystemTime,
+    client: IpAddr,
+    request_id: String,
+    method: String,
+    target: String,
+    host: String,
+    scheme: &'static str,
+    tls_version: Option<&'static str>,
+    referer: Option<String>,
+    user_agent: Option<String>,
+}
+
+impl About {
+    fn new(facts: &Facts, client: &Client, headers: &impl Headers) -> Self {
+        let text = |name: &str| {
+            let value = headers.values(name).next()?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        };
+        Self {
+            time: SystemTime::now(),
+            client: facts.client,
+            request_id: facts.request_id.clone(),
+            method: facts.method.clone(),
+            target: facts.target.clone(),
+            host: facts.http_host.clone(),
+            scheme: client.connection.scheme,
+            tls_version: client.connection.tls_version,
+            referer: text("referer"),
+            user_agent: text("user-agent"),
+        }
+    }
+
+    fn entry(&self) -> Entry<'_> {
+        Entry {
+            time: self.time,
+            client: self.client,
+            request_id: &self.request_id,
+            method: &self.method,
+            target: &self.target,
+            http_version: "HTTP/1.1",
+            host: &self.host,
+            scheme: self.scheme,
+            tls_version: self.tls_version,
+            referer: self.referer.as_deref(),
+            user_agent: self.user_agent.as_deref(),
+            status: 0,
+            route: "",
+            upstream: None,
+            bytes_to_client: 0,
+            bytes_to_upstream: 0,
+            duration: Duration::ZERO,
+            upstream_time: None,
+            session: None,
+        }
+    }
+}
+
+/// A request whose line is written when its answer ends.
+pub(super) struct Pending {
+    log: Arc<AccessLog>,
+    about: About,
+    began: Instant,
+    route: Arc<str>,
+    upstream: Option<Arc<str>>,
+    upstream_time: Option<Duration>,
+    upload: Option<u64>,
+    status: u16,
+    sent: u64,
+}
+
+impl Pending {
+    /// None where there is no access log.
+    pub(super) fn new(
+        gateway: &Gateway,
+        facts: &Facts,
+        client: &Client,
+        request: &Request<Incoming>,
+    ) -> Option<Box<Self>> {
+        let log = Arc::clone(gateway.access_log.as_ref()?);
+        let headers: &HeaderMap = request.headers();
+        Some(Box::new(Self {
+            log,
+            about: About::new(facts, client, headers),
+            began: Instant::now(),
+            route: "".into(),
+            upstream: None,
+            upstream_time: None,
+            upload: None,
+            status: 0,
+            sent: 0,
+        }))
+    }
+
+    pub(super) fn on_route(&mut self, route: &Arc<str>) {
+        self.route = Arc::clone(route);
+    }
+
+    pub(super) fn at_server(&mut self, server: &Arc<str>) {
+        self.upstream = Some(Arc::clone(server));
+    }
+
+    pub(super) fn upstream_answered(&mut self, upload: &Upload) {
+        self.upstream_time = Some(self.began.elapsed());
+        self.upload = Some(upload.bytes());
+    }
+
+    pub(super) fn answered(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    pub(super) fn sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.log.write(&Entry {
+            status: self.status,
+            route: &self.route,
+            upstream: self.upstream.as_deref(),
+            bytes_to_client: self.sent,
+            bytes_to_upstream: self.upload.unwrap_or(0),
+            duration: self.began.elapsed(),
+            upstream_time: self.upstream_time,
+            ..self.about.entry()
+        });
+    }
+}
+
+/// What a session keeps for its line: its request's id, and the rest where a log wants it.
+#[derive(Debug)]
+pub(super) struct Note {
+    pub(super) request_id: Box<str>,
+    about: Option<Box<About>>,
+    upstream_time: Duration,
+}
+
+impl Note {
+    pub(super) fn new(
+        setup: &Setup,
+        facts: &Facts,
+        client: &Client,
+        request: &UpgradeRequest,
+        upstream_time: Duration,
+    ) -> Self {
+        let wanted = setup.config.access_log.is_some();
+        let about = wanted.then(|| Box::new(About::new(facts, client, &request.headers)));
+        Self { request_id: facts.request_id.as_str().into(), about, upstream_time }
+    }
+}
+
+/// The line of a session that is over.
+pub(super) fn session_ended(log: &AccessLog, note: &Note, end: &SessionEnd) {
+    let Some(about) = &note.about else { return };
+    log.write(&Entry {
+        status: 101,
+        route: &end.meta.route,
+        upstream: Some(&end.meta.upstream),
+        bytes_to_client: end.to_client.total(),
+        bytes_to_upstream: end.to_upstream.total(),
+        duration: end.duration,
+        upstream_time: Some(note.upstream_time),
+        session: Some(SessionPart {
+            id: end.meta.id,
+            datapath: end.path.label(),
+            ended_by: end.ending.label(),
+            kernel_bytes_to_client: end.to_client.kernel,
+            kernel_bytes_to_upstream: end.to_upstream.kernel,
+        }),
+        ..about.entry()
+    });
+}
+
+/// The line of a handshake that was refused.
+pub(super) fn refused(
+    gateway: &Gateway,
+    facts: &Facts,
+    client: &Client,
+    refusal: &Refusal,
+    began: tokio::time::Instant,
+) {
+    let Some(log) = &gateway.access_log else { return };
+    let none: Vec<(String, Vec<u8>)> = Vec::new();
+    log.write(&Entry {
+        status: refusal.status,
+        duration: began.elapsed(),
+        ..About::new(facts, client, &none).entry()
+    });
+}
+
+/// The line of a handshake that a server answered with something else than 101.
+pub(super) fn answered(
+    gateway: &Gateway,
+    facts: &Facts,
+    client: &Client,
+    answered: &Answered,
+    began: tokio::time::Instant,
+) {
+    let (Some(log), Answer::Other(other)) = (&gateway.access_log, &answered.answer) else { return };
+    let none: Vec<(String, Vec<u8>)> = Vec::new();
+    log.write(&Entry {
+        status: other.status,
+        upstream: Some(&answered.held.target.name),
+        duration: began.elapsed(),
+        upstream_time: Some(answered.upstream_time),
+        ..About::new(facts, client, &none).entry()
+    });
+}

@@ -1,0 +1,258 @@
+//! Bodies of plain requests on their way to a server, and of answers on their way to a client.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::{access::Pending, guard::InFlight, upstreams::Held};
+use crate::files::FileBody;
+
+/// What both ends of an exchange know of its request's body.
+#[derive(Debug, Default)]
+pub(super) struct Upload {
+    /// Bytes passed on.
+    bytes: AtomicU64,
+    /// Frames passed on, the end included: whether anything moved.
+    steps: AtomicU64,
+    /// It was longer than its route lets it.
+    too_large: AtomicBool,
+}
+
+impl Upload {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_too_large(&self) -> bool {
+        self.too_large.load(Ordering::Relaxed)
+    }
+}
+
+/// The body of a request: as long as it may be, without long pauses.
+pub(crate) struct RequestBody {
+    inner: Incoming,
+    left: u64,
+    pause: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    upload: Arc<Upload>,
+}
+
+impl RequestBody {
+    pub(super) fn new(
+        inner: Incoming,
+        limit: Option<u64>,
+        pause: Duration,
+        upload: &Arc<Upload>,
+    ) -> Self {
+        let left = limit.unwrap_or(u64::MAX);
+        Self { inner, left, pause, timer: None, upload: Arc::clone(upload) }
+    }
+}
+
+/// Ready when nothing moved for `pause`.
+fn is_over(timer: &mut Option<Pin<Box<Sleep>>>, pause: Duration, cx: &mut Context<'_>) -> bool {
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep(pause)));
+    timer.as_mut().poll(cx).is_ready()
+}
+
+fn move_on(timer: &mut Option<Pin<Box<Sleep>>>, pause: Duration) {
+    if let Some(timer) = timer {
+        timer.as_mut().reset(Instant::now() + pause);
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let this = &mut *self;
+        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            if is_over(&mut this.timer, this.pause, cx) {
+                let error = io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending");
+                return Poll::Ready(Some(Err(error)));
+            }
+            return Poll::Pending;
+        };
+        move_on(&mut this.timer, this.pause);
+        this.upload.steps.fetch_add(1, Ordering::Relaxed);
+        let Some(frame) = frame else { return Poll::Ready(None) };
+        let frame = frame.map_err(io::Error::other)?;
+        if let Some(data) = frame.data_ref() {
+            let length = data.len() as u64;
+            if length > this.left {
+                this.upload.too_large.store(true, Ordering::Relaxed);
+                let error = io::Error::other("the body is longer than route.body_limit");
+                return Poll::Ready(Some(Err(error)));
+            }
+            this.left -= length;
+            this.upload.bytes.fetch_add(length, Ordering::Relaxed);
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+enum Kind {
+    Text(Full<Bytes>),
+    File(FileBody),
+    Upstream(Box<Download>),
+}
+
+/// The body of a server's answer, with what is to be kept until its end.
+struct Download {
+    inner: Incoming,
+    pause: Option<Duration>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// What becomes of the connection when the body was read to its end.
+    give_back: Option<Box<dyn FnOnce() + Send + Sync>>,
+    /// The place at the server.
+    _held: Held,
+}
+
+/// The body of an answer to a client. When it ends, however it ends, the request is over: it is
+/// logged, and its places are free.
+pub(super) struct ReplyBody {
+    kind: Kind,
+    pending: Option<Box<Pending>>,
+    _in_flight: Option<InFlight>,
+}
+
+impl ReplyBody {
+    pub(super) fn text(text: impl Into<Bytes>) -> Self {
+        Self::of(Kind::Text(Full::new(text.into())))
+    }
+
+    pub(super) fn file(body: FileBody) -> Self {
+        Self::of(Kind::File(body))
+    }
+
+    /// Of a server's answer. `pause`: the longest one without a byte.
+    pub(super) fn upstream(
+        inner: Incoming,
+        pause: Option<Duration>,
+        held: Held,
+        give_back: Box<dyn FnOnce() + Send + Sync>,
+    ) -> Self {
+        let give_back = Some(give_back);
+        let mut download = Box::new(Download { inner, pause, timer: None, give_back, _held: held });
+        // hyper does not ask for the frames of an empty body.
+        if download.inner.is_end_stream()
+            && let Some(give_back) = download.give_back.take()
+        {
+            give_back();
+        }
+        Self::of(Kind::Upstream(download))
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, pending: None, _in_flight: None }
+    }
+
+    /// Ties the end of the request to the end of this body.
+    pub(super) fn until_its_end(
+        mut self,
+        pending: Option<Box<Pending>>,
+        request: InFlight,
+    ) -> Self {
+        self.pending = pending;
+        self._in_flight = Some(request);
+        self
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let frame = match &mut self.kind {
+            Kind::Text(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                frame.map(|frame| frame.map_err(|never| match never {}))
+            }
+            Kind::File(body) => ready!(Pin::new(body).poll_frame(cx)),
+            Kind::Upstream(download) => ready!(download.poll_frame(cx)),
+        };
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            let length = data.len() as u64;
+            if let Some(pending) = &mut self.pending {
+                pending.sent(length);
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Text(body) => body.is_end_stream(),
+            Kind::File(body) => body.is_end_stream(),
+            Kind::Upstream(download) => download.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Text(body) => body.size_hint(),
+            Kind::File(body) => body.size_hint(),
+            Kind::Upstream(download) => download.inner.size_hint(),
+        }
+    }
+}
+
+impl Download {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            if let Some(pause) = self.pause
+                && is_over(&mut self.timer, pause, cx)
+            {
+                let error = io::Error::new(io::ErrorKind::TimedOut, "the server stopped sending");
+                return Poll::Ready(Some(Err(error)));
+            }
+            return Poll::Pending;
+        };
+        if let Some(pause) = self.pause {
+            move_on(&mut self.timer, pause);
+        }
+        let ended = frame.is_none() || self.inner.is_end_stream();
+        if ended && let Some(give_back) = self.give_back.take() {
+            give_back();
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
+    }
+}

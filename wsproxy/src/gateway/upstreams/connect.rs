@@ -1,0 +1,167 @@
+//! A connection to one server.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use rustls::{ClientConfig, pki_types::ServerName};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpSocket, TcpStream, UnixStream},
+};
+use tokio_rustls::{TlsConnector, TlsStream};
+
+use crate::{
+    balance::ServerId,
+    config::{self, Diagnostic, Place, Problems, ProxyVersion},
+    forwarding::Connection,
+    gateway::{listen::TcpOptions, stream::Stream},
+    proxy_protocol,
+    tls::{CertificateFiles, ClientFiles, SystemRoots, load_client},
+};
+
+/// A server that can be connected to.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) id: ServerId,
+    /// As logs, metrics and consistent hashing know it.
+    pub(crate) name: Arc<str>,
+    pub(super) place: TargetPlace,
+    /// The name in its certificate, where it speaks TLS.
+    pub(super) tls: Option<ServerName<'static>>,
+    /// `Host` for who wants the server's own.
+    pub(crate) host: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum TargetPlace {
+    /// One address, or several of the same machine.
+    Tcp(Vec<SocketAddr>),
+    Unix(PathBuf),
+}
+
+/// What a connection is made for.
+#[derive(Clone, Copy)]
+pub(crate) struct Via<'a> {
+    /// The options of every connection.
+    pub(crate) tcp: TcpOptions,
+    /// The client's connection; none for our own questions.
+    pub(crate) client: Option<&'a Connection>,
+}
+
+/// Connects, with everything that stands before HTTP.
+pub(super) async fn connect(
+    target: &Target,
+    config: &config::Upstream,
+    tls: Option<&Arc<ClientConfig>>,
+    via: &Via<'_>,
+) -> io::Result<Stream> {
+    let mut stream = match &target.place {
+        TargetPlace::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
+        TargetPlace::Tcp(addresses) => Stream::Tcp(tcp(addresses, config, via).await?),
+    };
+    if let Some(version) = config.proxy_protocol {
+        stream.write_all(&proxy_header(version, via.client)).await?;
+    }
+    match (&target.tls, tls, stream) {
+        (Some(name), Some(tls), Stream::Tcp(socket)) => {
+            let connector = TlsConnector::from(Arc::clone(tls));
+            let stream = connector.connect(name.clone(), socket).await?;
+            Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
+        }
+        (_, _, stream) => Ok(stream),
+    }
+}
+
+async fn tcp(
+    addresses: &[SocketAddr],
+    config: &config::Upstream,
+    via: &Via<'_>,
+) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        let attempt = match via.client.filter(|_| config.transparent) {
+            Some(client) => from_address(client.peer, *address).await,
+            None => TcpStream::connect(address).await,
+        };
+        match attempt {
+            Ok(stream) => {
+                via.tcp.apply(&stream)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Connects from the client's own address, port and all left to the kernel. The answers come
+/// back to us only where routing sends them here.
+async fn from_address(client: SocketAddr, server: SocketAddr) -> io::Result<TcpStream> {
+    let client = SocketAddr::new(client.ip().to_canonical(), 0);
+    if client.is_ipv4() != server.is_ipv4() {
+        let message = "the client and the server have addresses of different families";
+        return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message));
+    }
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    if server.is_ipv4() {
+        socket.set_ip_transparent_v4(true)?;
+    } else {
+        rustix::net::sockopt::set_ipv6_freebind(&socket, true)?;
+    }
+    // Many sessions of one client may leave from the same address.
+    socket.set_reuse_address(true)?;
+    socket.bind(&client.into())?;
+    TcpSocket::from_std_stream(socket.into()).connect(server).await
+}
+
+fn proxy_header(version: ProxyVersion, client: Option<&Connection>) -> Vec<u8> {
+    let known = client.filter(|client| client.peer.port() != 0);
+    let (source, destination) = (known.map(|c| c.peer), known.map(|c| c.local));
+    match version {
+        ProxyVersion::V1 => proxy_protocol::write_v1(source, destination),
+        ProxyVersion::V2 => proxy_protocol::write_v2(source, destination),
+    }
+}
+
+/// How this group's servers are spoken to over TLS.
+pub(super) fn tls_config(
+    config: &config::Upstream,
+    system: &SystemRoots,
+) -> Result<Arc<ClientConfig>, Problems> {
+    let tls = &config.tls;
+    let files = ClientFiles {
+        ca: tls.ca.as_ref().map(|given| given.value.clone()),
+        verify: tls.verify,
+        certificate: tls.certificate.as_ref().map(|pair| CertificateFiles {
+            certificate: pair.certificate.value.clone(),
+            key: pair.key.value.clone(),
+        }),
+    };
+    let loaded = load_client(&files, system).map_err(|found| {
+        let place = |path: &PathBuf| {
+            let pair = tls.certificate.as_ref();
+            let given =
+                [tls.ca.as_ref(), pair.map(|pair| &pair.certificate), pair.map(|pair| &pair.key)];
+            given.into_iter().flatten().find(|given| given.value == *path)
+        };
+        let say = |problem: crate::tls::FileProblem| match place(&problem.path) {
+            Some(given) => given.remark(format!("{}: {}", problem.path.display(), problem.message)),
+            None => Diagnostic::new(Place::CommandLine, problem.message)
+                .with_key(format!("upstream \"{}\"", config.name)),
+        };
+        let list: Vec<_> = found.problems.into_iter().map(say).collect();
+        Problems::of(list).unwrap_or_else(|| problem(config, "its TLS can't be set up"))
+    })?;
+    for warning in &loaded.warnings {
+        tracing::warn!(upstream = config.name, "{warning}");
+    }
+    Ok(loaded.config)
+}
+
+/// One thing that is wrong with a group.
+pub(super) fn problem(config: &config::Upstream, message: &str) -> Problems {
+    let key = format!("upstream \"{}\"", config.name);
+    let problem = Diagnostic::new(Place::CommandLine, message.to_owned()).with_key(key);
+    Problems::single(problem)
+}
