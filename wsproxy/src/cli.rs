@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::admin::client::Ask;
 use crate::config::{DatapathMode, ListenAddr, LogFormat, LogLevel, ServerAddr};
 use crate::probe::ProbeArgs;
 
@@ -51,6 +52,9 @@ pub enum Command {
     },
     /// Do a WebSocket handshake step by step, and say what is wrong
     Probe(ProbeArgs),
+    /// Questions and orders to a running wsproxy
+    #[command(flatten)]
+    Ask(Ask),
     /// Tell what this machine can do, and what is missing
     Doctor {
         /// Report as JSON

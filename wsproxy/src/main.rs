@@ -8,6 +8,7 @@ use std::{
 };
 
 use wsproxy::{
+    admin::client,
     cli::{self, Command, ConfigCommand, RunArgs},
     config::{self, Config, Source},
     doctor, gateway, logging, nginx,
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Config { what } => show_config(what),
         Command::ImportNginx { file, verbose } => import_nginx(&file, verbose),
         Command::Probe(args) => run_probe(args),
+        Command::Ask(ask) => run_ask(&ask),
         Command::Doctor { json } => match doctor::run(json, &mut io::stdout().lock()) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
@@ -147,6 +149,18 @@ fn import_nginx(file: &Path, verbose: bool) -> ExitCode {
     }
 }
 
+fn run_ask(ask: &client::Ask) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    match runtime.block_on(client::ask(ask, &mut io::stdout().lock())) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => fail(&error),
+    }
+}
+
 fn run_probe(args: ProbeArgs) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -167,7 +181,7 @@ async fn serve(config: Config, args: &RunArgs) -> Result<(), Box<dyn std::error:
     let (mut hup, mut usr1) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
     let demo = config.source == Source::Demo;
     let starting = gateway::start(config);
-    let running = tokio::select! {
+    let mut running = tokio::select! {
         running = starting => running?,
         _ = term.recv() => return Ok(()),
         _ = int.recv() => return Ok(()),
@@ -183,7 +197,14 @@ async fn serve(config: Config, args: &RunArgs) -> Result<(), Box<dyn std::error:
         tokio::select! {
             _ = term.recv() => { tracing::info!("SIGTERM"); break }
             _ = int.recv() => { tracing::info!("SIGINT"); break }
-            _ = hup.recv() => reload(&running, args).await,
+            _ = hup.recv() => {
+                // What is wrong is in the log.
+                let _ = reload(&running, args).await;
+            }
+            wanted = running.reload_wanted() => {
+                // Who asked may be gone.
+                let _ = wanted.send(reload(&running, args).await);
+            }
             _ = usr1.recv() => running.reopen_logs(),
         }
     }
@@ -193,7 +214,7 @@ async fn serve(config: Config, args: &RunArgs) -> Result<(), Box<dyn std::error:
 }
 
 /// Takes the configuration as it is now, or says why not and leaves everything as it is.
-async fn reload(running: &gateway::Running, args: &RunArgs) {
+async fn reload(running: &gateway::Running, args: &RunArgs) -> Result<(), String> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
     let taken = match config::load(args, cli::read_file) {
         Ok(config) => {
@@ -204,7 +225,7 @@ async fn reload(running: &gateway::Running, args: &RunArgs) {
         }
         Err(problems) => Err(problems.to_string()),
     };
-    match taken {
+    match &taken {
         Ok(()) => tracing::info!("configuration reloaded"),
         Err(problems) => {
             running.reload_failed();
@@ -215,4 +236,5 @@ async fn reload(running: &gateway::Running, args: &RunArgs) {
         }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    taken
 }

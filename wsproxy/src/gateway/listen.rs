@@ -3,7 +3,10 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    os::unix::{fs::FileTypeExt as _, net::UnixStream as StdUnixStream},
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _},
+        net::UnixStream as StdUnixStream,
+    },
     path::Path,
     time::Duration,
 };
@@ -82,6 +85,16 @@ pub(super) fn bind_unix(path: &Path) -> io::Result<UnixListener> {
         }
         other => other,
     }
+}
+
+/// The same, for this user alone.
+///
+/// # Errors
+/// As [`bind_unix`].
+pub(super) fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let listener = bind_unix(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 /// Binds a listening, non-blocking TCP socket.

@@ -7,6 +7,7 @@ mod access;
 mod arrival;
 mod body;
 mod connection;
+mod control;
 mod counts;
 mod guard;
 mod listen;
@@ -30,7 +31,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{
     net::TcpListener,
-    sync::{Mutex, watch},
+    sync::{Mutex, mpsc, watch},
     task::JoinHandle,
 };
 
@@ -48,6 +49,7 @@ use accept::{CannotListen, Listeners};
 use observer::Reporter;
 use setup::{ListenerSetup, Setup};
 
+pub use control::{Control, NoSuch, ReloadRequest};
 pub use setup::try_files;
 
 /// Bytes of one read during a handshake; also the most early bytes in hand.
@@ -145,6 +147,7 @@ pub struct Running {
     listeners: Mutex<Listeners>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    reloads: mpsc::Receiver<ReloadRequest>,
     /// Where clients of the first listener connect; none for a Unix socket.
     pub address: Option<SocketAddr>,
     /// Where metrics are.
@@ -172,6 +175,14 @@ pub async fn start(mut config: Config) -> Result<Running, GatewayError> {
                 error,
             })?)
         }
+    };
+    let socket = match &setup.config.admin.socket {
+        None => None,
+        Some(path) => Some(listen::bind_private(path).map_err(|error| GatewayError::Listen {
+            address: path.display().to_string(),
+            key: "admin.socket",
+            error,
+        })?),
     };
     let access_log = match &setup.config.access_log {
         None => None,
@@ -211,17 +222,21 @@ pub async fn start(mut config: Config) -> Result<Running, GatewayError> {
     let address = setup.config.listeners.first().and_then(|l| listeners.address(&l.name));
     let mut tasks = Vec::new();
     let mut admin = None;
+    let state = admin::State { metrics: Arc::clone(&gateway.metrics), stopping: stopped.clone() };
     if let Some(listener) = admin_listener {
         admin = listener.local_addr().ok();
-        let state =
-            admin::State { metrics: Arc::clone(&gateway.metrics), stopping: stopped.clone() };
-        tasks.push(tokio::spawn(admin::serve(listener, state)));
+        tasks.push(tokio::spawn(admin::serve(listener, state.clone())));
+    }
+    let (sender, reloads) = mpsc::channel(1);
+    if let Some(listener) = socket {
+        let control = Control { gateway: Arc::clone(&gateway), reloads: sender };
+        tasks.push(tokio::spawn(admin::serve_operator(listener, state, control)));
     }
     if let Some(listener) = embedded {
         tasks.push(tokio::spawn(embedded_upstream(&gateway, listener, stopped)));
     }
     let listeners = Mutex::new(listeners);
-    Ok(Running { gateway, listeners, stop, tasks, address, admin })
+    Ok(Running { gateway, listeners, stop, tasks, reloads, address, admin })
 }
 
 /// Something that no other process has.
@@ -344,6 +359,15 @@ impl Running {
         Ok(())
     }
 
+    /// The next wish of an operator that the configuration be read again; never, where there is
+    /// no admin socket.
+    pub async fn reload_wanted(&mut self) -> ReloadRequest {
+        match self.reloads.recv().await {
+            Some(request) => request,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Counts a configuration that was not taken.
     pub fn reload_failed(&self) {
         self.gateway.metrics.reloads.with_label_values(&["failed"]).inc();
@@ -372,6 +396,10 @@ impl Running {
             tracing::error!(%error, "draining failed");
         }
         drop(stop);
+        if let Some(path) = &gateway.setup.load().config.admin.socket {
+            // Gone already: that is what we want.
+            let _ = std::fs::remove_file(path);
+        }
         gateway.metrics.unwatch();
         for task in tasks {
             task.abort();

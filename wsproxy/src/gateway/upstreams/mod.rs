@@ -222,15 +222,25 @@ impl UpstreamGroup {
         self.state.load().group.status(self.epoch.elapsed())
     }
 
-    /// What an operator wants of a server; false: there is none of that name.
-    pub(super) fn order(&self, server: &str, order: Order) -> bool {
+    /// Requests that wait for a server.
+    pub(super) fn waiting(&self) -> u32 {
+        self.line.waiting.load(Ordering::Relaxed)
+    }
+
+    /// What an operator wants of the servers that `server` means: one of that name, or all
+    /// addresses of a name in the configuration. Returns how many there are.
+    pub(super) fn order(&self, server: &str, order: Order) -> usize {
         let state = self.state.load();
-        let id = ServerId::of(server);
-        match order {
-            Order::Enable => state.group.enable(id, self.epoch.elapsed()),
-            Order::Drain => state.group.drain(id),
-            Order::Disable => state.group.disable(id),
-        }
+        let meant = |target: &&Arc<Target>| {
+            let rest = target.name.strip_prefix(server);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+        };
+        let carried_out = |target: &Arc<Target>| match order {
+            Order::Enable => state.group.enable(target.id, self.epoch.elapsed()),
+            Order::Drain => state.group.drain(target.id),
+            Order::Disable => state.group.disable(target.id),
+        };
+        state.targets.values().filter(meant).filter(|target| carried_out(target)).count()
     }
 
     /// Other addresses for the group's names.

@@ -1,4 +1,8 @@
-//! The admin address: `/metrics`, `/healthz`, `/readyz`.
+//! The admin address: `/metrics`, `/healthz`, `/readyz`. The admin socket: these, and what an
+//! operator may ask and tell (`api`).
+
+mod api;
+pub mod client;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -12,11 +16,15 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::TcpListener,
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
     sync::{Semaphore, watch},
 };
 
-use crate::metrics::{self, Metrics};
+use crate::{
+    gateway::Control,
+    metrics::{self, Metrics},
+};
 
 /// Connections that may wait for an accept.
 pub const BACKLOG: u32 = 64;
@@ -36,34 +44,76 @@ pub struct State {
     pub stopping: watch::Receiver<bool>,
 }
 
-/// Serves until it is dropped.
+/// Serves `/metrics`, `/healthz` and `/readyz` until it is dropped.
 pub async fn serve(listener: TcpListener, state: State) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "accept on the admin address failed; pausing");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let state = state.clone();
+                tokio::spawn(async move {
+                    let ask = move |request: Request<Incoming>| {
+                        let answer = answer(&state, request.method(), request.uri().path());
+                        async move { answer }
+                    };
+                    connection(stream, ask).await;
+                    drop(place);
+                });
             }
-        };
-        let state = state.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let answer = answer(&state, request.method(), request.uri().path());
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Ok(Err(error)) = tokio::time::timeout(LIFETIME, connection).await {
-                tracing::debug!(%error, "admin connection");
+            Err(error) => pause("address", &error).await,
+        }
+    }
+}
+
+/// Serves the same and the operator's questions and orders until it is dropped.
+pub async fn serve_operator(listener: UnixListener, state: State, control: Control) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (state, control) = (state.clone(), control.clone());
+                tokio::spawn(async move {
+                    let ask = move |request: Request<Incoming>| {
+                        let (state, control) = (state.clone(), control.clone());
+                        async move {
+                            match api::answer(&control, &request).await {
+                                Some(answer) => answer,
+                                None => answer(&state, request.method(), request.uri().path()),
+                            }
+                        }
+                    };
+                    connection(stream, ask).await;
+                    drop(place);
+                });
             }
-            drop(place);
-        });
+            Err(error) => pause("socket", &error).await,
+        }
+    }
+}
+
+async fn pause(what: &str, error: &std::io::Error) {
+    tracing::warn!(%error, "accept on the admin {what} failed; pausing");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+async fn connection<S, A, F>(stream: S, ask: A)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<Full<Bytes>>>,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = ask(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Ok(Err(error)) = tokio::time::timeout(LIFETIME, connection).await {
+        tracing::debug!(%error, "admin connection");
     }
 }
 

@@ -1,0 +1,299 @@
+//! Commands to a running wsproxy, over its admin socket.
+
+use std::{
+    fmt::Write as _,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, Subcommand};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{Method, Request, body::Bytes};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::{net::UnixStream, time::timeout};
+
+/// Where the socket is unless somebody says otherwise.
+pub const SOCKET: &str = "/run/wsproxy/admin.sock";
+/// An answer may take this long: a reload reads files and looks names up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Most bytes of an answer.
+const MOST: usize = 16 << 20;
+
+/// Which wsproxy is meant, and how its answer is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Where {
+    /// The admin socket of the running wsproxy
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    pub socket: PathBuf,
+    /// Print the answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is asked or told.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Ask {
+    /// Tell how a running wsproxy is
+    Status {
+        /// Which one
+        #[command(flatten)]
+        to: Where,
+    },
+    /// List the sessions of a running wsproxy
+    Sessions {
+        /// Which one
+        #[command(flatten)]
+        to: Where,
+    },
+    /// List the servers of a running wsproxy and how they are
+    Upstreams {
+        /// Which one
+        #[command(flatten)]
+        to: Where,
+    },
+    /// Give a server no new sessions, except from clients that its cookie brings back
+    Drain {
+        /// Its name, as `wsproxy upstreams` shows it
+        server: String,
+        /// Which one
+        #[command(flatten)]
+        to: Where,
+    },
+    /// Give a server nothing any more
+    Disable {
+        /// Its name, as `wsproxy upstreams` shows it
+        server: String,
+        /// Which one
+        #[command(flatten)]
+        to: Where,
+    },
+    /// Give a server new sessions again
+    Enable {
+        /// Its name, as `wsproxy upstreams` shows it
+        server: String,
+        /// Which one
+        #[command(flatten)]
+        to: Where,
+    },
+    /// Close a session, or all sessions of a server
+    Close {
+        /// The session's number, or the server's name
+        what: String,
+        /// Which one
+        #[command(flatten)]
+        to: Where,
+    },
+    /// Let a running wsproxy read its configuration again
+    Reload {
+        /// Which one
+        #[command(flatten)]
+        to: Where,
+    },
+}
+
+/// What to send for it.
+struct Question {
+    method: Method,
+    path: String,
+}
+
+impl Ask {
+    fn to(&self) -> &Where {
+        match self {
+            Self::Status { to }
+            | Self::Sessions { to }
+            | Self::Upstreams { to }
+            | Self::Drain { to, .. }
+            | Self::Disable { to, .. }
+            | Self::Enable { to, .. }
+            | Self::Close { to, .. }
+            | Self::Reload { to } => to,
+        }
+    }
+
+    fn question(&self) -> Question {
+        let get = |path: &str| Question { method: Method::GET, path: format!("/v1/{path}") };
+        let post = |path: String| Question { method: Method::POST, path: format!("/v1/{path}") };
+        let order = |order: &str, server: &str| {
+            post(format!("servers?order={order}&server={}", encoded(server)))
+        };
+        match self {
+            Self::Status { .. } => get("status"),
+            Self::Sessions { .. } => get("sessions"),
+            Self::Upstreams { .. } => get("upstreams"),
+            Self::Drain { server, .. } => order("drain", server),
+            Self::Disable { server, .. } => order("disable", server),
+            Self::Enable { server, .. } => order("enable", server),
+            Self::Close { what, .. } => {
+                let kind = if what.parse::<u64>().is_ok() { "session" } else { "server" };
+                post(format!("close?{kind}={}", encoded(what)))
+            }
+            Self::Reload { .. } => post("reload".to_owned()),
+        }
+    }
+}
+
+/// Everything but letters and digits as `%xx`.
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02x}");
+        }
+        out
+    })
+}
+
+/// Asks, and shows the answer on `out`; false: it was an error, which is shown too.
+///
+/// # Errors
+/// Nobody is at the socket, or says nothing of use.
+pub async fn ask(ask: &Ask, out: &mut impl io::Write) -> io::Result<bool> {
+    let to = ask.to();
+    let (good, value) = timeout(PATIENCE, send(&to.socket, ask.question()))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(|error| {
+            let text = format!(
+                "{}: {error} (admin.socket in its configuration names the socket; --socket here)",
+                to.socket.display()
+            );
+            io::Error::new(error.kind(), text)
+        })?;
+    if to.json {
+        writeln!(out, "{value:#}")?;
+    } else {
+        out.write_all(shown(ask, &value).as_bytes())?;
+    }
+    Ok(good)
+}
+
+async fn send(socket: &Path, question: Question) -> io::Result<(bool, Value)> {
+    let stream = UnixStream::connect(socket).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    let connection = tokio::spawn(connection);
+    let request = Request::builder()
+        .method(question.method)
+        .uri(question.path)
+        .header("Host", "wsproxy")
+        .body(Empty::<Bytes>::new())
+        .map_err(io::Error::other)?;
+    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    let good = response.status().is_success();
+    let body = http_body_util::Limited::new(response.into_body(), MOST);
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    connection.abort();
+    Ok((good, serde_json::from_slice(&body)?))
+}
+
+/// The answer for people.
+fn shown(ask: &Ask, value: &Value) -> String {
+    if let Some(error) = value["error"].as_str() {
+        return format!("{error}\n");
+    }
+    if let Some(problems) = value["problems"].as_array() {
+        let lines = problems.iter().filter_map(Value::as_str);
+        return lines.fold(String::new(), |text, line| text + line + "\n");
+    }
+    match ask {
+        Ask::Status { .. } => status(value),
+        Ask::Sessions { .. } => {
+            let columns = [
+                "id",
+                "client",
+                "upstream",
+                "route",
+                "datapath",
+                "age_s",
+                "bytes_to_upstream",
+                "bytes_to_client",
+            ];
+            table(&columns, rows(&value["sessions"]))
+        }
+        Ask::Upstreams { .. } => upstreams(value),
+        Ask::Close { .. } => "closed\n".to_owned(),
+        Ask::Reload { .. } => "reloaded\n".to_owned(),
+        Ask::Drain { .. } | Ask::Disable { .. } | Ask::Enable { .. } => "done\n".to_owned(),
+    }
+}
+
+fn rows(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn table(columns: &[&str], rows: &[Value]) -> String {
+    let mut lines = vec![columns.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()];
+    lines.extend(rows.iter().map(|row| columns.iter().map(|name| cell(&row[*name])).collect()));
+    let width =
+        |at: usize| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or_default();
+    let widths: Vec<_> = (0..columns.len()).map(width).collect();
+    let mut text = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let line: Vec<_> = cells.collect();
+        text.push_str(line.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn status(value: &Value) -> String {
+    let sessions = &value["sessions"];
+    let mut text = format!(
+        "version   {}\nuptime    {} s\ndatapath  {}\nsessions  {} in the kernel, {} relayed, {} \
+         since the start\n\n",
+        cell(&value["version"]),
+        value["uptime_s"],
+        cell(&value["datapath"]),
+        sessions["sockmap"],
+        sessions["relay"],
+        value["sessions_total"],
+    );
+    text += &table(&["name", "address", "tls", "sessions"], rows(&value["listeners"]));
+    text.push('\n');
+    text += &table(&["name", "sessions"], rows(&value["routes"]));
+    text
+}
+
+fn upstreams(value: &Value) -> String {
+    let columns = ["name", "state", "live", "total", "failures", "weight", "backup"];
+    let mut text = String::new();
+    for group in rows(value) {
+        let (name, waiting) = (cell(&group["name"]), &group["waiting"]);
+        let _ = writeln!(text, "[{name}] {waiting} waiting");
+        text += &table(&columns, rows(&group["servers"]));
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned() {
+        let rows = [json!({ "a": "x", "b": 10 }), json!({ "a": "longer", "b": null })];
+        assert_eq!(table(&["a", "b"], &rows), "a       b\nx       10\nlonger  -\n");
+    }
+
+    #[test]
+    fn names_are_encoded() {
+        assert_eq!(encoded("a:1 [::1]&x"), "a%3a1%20%5b%3a%3a1%5d%26x");
+    }
+}

@@ -1,0 +1,159 @@
+//! What an operator may ask of a running gateway, and tell it: the admin socket's questions.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Gateway, upstreams::Order};
+use crate::datapath::{Ending, Path, Which};
+
+/// Most sessions that are listed at a time.
+const MOST_LISTED: usize = 10_000;
+
+/// An order that could not be carried out: what is told to the operator.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NoSuch(pub String);
+
+/// Somebody wants the configuration read again, and waits to hear how that went.
+pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
+
+/// A running gateway as its operator sees it.
+#[derive(Clone)]
+pub struct Control {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) reloads: mpsc::Sender<ReloadRequest>,
+}
+
+impl Control {
+    /// Lets the configuration be read again.
+    ///
+    /// # Errors
+    /// Everything wrong with it; the old one stays in force.
+    pub async fn reload(&self) -> Result<(), String> {
+        let gone = || "wsproxy is stopping".to_owned();
+        let (sender, answer) = oneshot::channel();
+        self.reloads.send(sender).await.map_err(|_| gone())?;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// How the gateway is.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        let gateway = &self.gateway;
+        let setup = gateway.setup.load();
+        let live = |path| gateway.datapath.live(path);
+        let listeners = setup.config.listeners.iter().map(|listener| {
+            let count = setup.listeners.get(&listener.name).map_or(0, |l| l.count.live());
+            json!({ "name": listener.name, "address": listener.address.to_string(),
+                    "tls": listener.tls.is_some(), "sessions": count })
+        });
+        let routes = setup
+            .routes
+            .iter()
+            .map(|route| json!({ "name": &*route.name, "sessions": route.count.live() }));
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_s": gateway.epoch.elapsed().as_secs(),
+            "datapath": gateway.datapath.path().label(),
+            "sessions": { "sockmap": live(Path::Sockmap), "relay": live(Path::Relay) },
+            "sessions_total": gateway.datapath.started(),
+            "listeners": listeners.collect::<Vec<_>>(),
+            "routes": routes.collect::<Vec<_>>(),
+        })
+    }
+
+    /// The groups and their servers.
+    #[must_use]
+    pub fn upstreams(&self) -> Value {
+        let setup = self.gateway.setup.load();
+        let groups = setup.config.upstreams.iter().filter_map(|config| {
+            let group = setup.upstreams.get(&config.name)?;
+            let servers = group.status().into_iter().map(|server| {
+                json!({ "name": &*server.name, "state": server.state.label(),
+                        "live": server.live, "total": server.total,
+                        "failures": server.failures, "weight": server.weight,
+                        "backup": server.backup, "max_connections": server.max_connections })
+            });
+            Some(json!({ "name": config.name, "waiting": group.waiting(), "servers": servers.collect::<Vec<_>>() }))
+        });
+        Value::Array(groups.collect())
+    }
+
+    /// The running sessions, the longest first. Asks the threads that own them: may take 2 s.
+    #[must_use]
+    pub fn sessions(&self) -> Value {
+        let mut sessions = self.gateway.datapath.sessions();
+        sessions.sort_by_key(|session| session.meta.id);
+        let total = sessions.len();
+        let listed = sessions.into_iter().take(MOST_LISTED).map(|session| {
+            json!({
+                "id": session.meta.id,
+                "client": session.meta.client.to_string(),
+                "upstream": &*session.meta.upstream,
+                "route": &*session.meta.route,
+                "datapath": session.path.label(),
+                "age_s": session.age.as_secs(),
+                "bytes_to_upstream": session.to_upstream.total(),
+                "bytes_to_client": session.to_client.total(),
+                "in_kernel": session.in_kernel,
+            })
+        });
+        json!({ "total": total, "sessions": listed.collect::<Vec<_>>() })
+    }
+
+    /// `enable`, `drain` or `disable` for a server, in every group that has it, or in `group`.
+    /// A server is meant by its name or by the address in the configuration.
+    ///
+    /// # Errors
+    /// No server has this name, or there is no such order.
+    pub fn order(&self, order: &str, server: &str, group: Option<&str>) -> Result<Value, NoSuch> {
+        let order = match order {
+            "enable" => Order::Enable,
+            "drain" => Order::Drain,
+            "disable" => Order::Disable,
+            other => return Err(NoSuch(format!("no such order: {other}"))),
+        };
+        let setup = self.gateway.setup.load();
+        let chosen =
+            setup.upstreams.iter().filter(|g| group.is_none_or(|name| g.config.name == name));
+        let told: usize = chosen.map(|group| group.order(server, order)).sum();
+        if told == 0 {
+            return Err(NoSuch(format!("no server has the name {server}")));
+        }
+        tracing::info!(server, ?order, servers = told, "an order of the operator");
+        Ok(json!({ "servers": told }))
+    }
+
+    /// Closes a session in order.
+    ///
+    /// # Errors
+    /// There is none of this number.
+    pub fn close_session(&self, id: u64) -> Result<Value, NoSuch> {
+        if !self.gateway.datapath.sessions().iter().any(|session| session.meta.id == id) {
+            return Err(NoSuch(format!("no session has the number {id}")));
+        }
+        let which: Which = Arc::new(move |meta| meta.id == id);
+        self.gateway.datapath.close(&which, Ending::Closed);
+        tracing::info!(session = id, "closed by the operator");
+        Ok(json!({ "closed": id }))
+    }
+
+    /// Closes the sessions of a server in order.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn close_sessions_of(&self, server: &str) -> Result<Value, NoSuch> {
+        let sessions = self.gateway.datapath.sessions();
+        let count = sessions.iter().filter(|session| *session.meta.upstream == *server).count();
+        if count == 0 {
+            return Err(NoSuch(format!("no session is at a server of the name {server}")));
+        }
+        let name = server.to_owned();
+        let which: Which = Arc::new(move |meta| *meta.upstream == *name);
+        self.gateway.datapath.close(&which, Ending::Closed);
+        tracing::info!(server, sessions = count, "closed by the operator");
+        Ok(json!({ "closed": count }))
+    }
+}
