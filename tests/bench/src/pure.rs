@@ -8,12 +8,15 @@
 //!   contain its name too, and the counting would stop where they begin;
 //! - what depends on the machine's moods (a clock, a `HashMap`, a thread) stays outside.
 
-use std::{hint::black_box, net::Ipv4Addr};
+use std::{hint::black_box, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use wsproxy::balance::{Choice, Group, GroupConfig, Method, Request, ServerConfig};
+use wsproxy::config::{Clients, HostHeader};
+use wsproxy::forwarding::{Connection, Facts, Rendered, prepare_request};
 use wsproxy::handshake::{
-    Answer, Forwarded, HeadLimits, Progress, Switched, UpgradeRequest, accept_for_key,
-    build_request, parse_request, parse_response,
+    Answer, HeadLimits, Progress, Switched, UpgradeRequest, accept_for_key, build_request,
+    parse_request, parse_response,
 };
 use wsproxy_common::cursor::{FrameCursor, Rules};
 
@@ -65,9 +68,10 @@ pub struct Part {
 }
 
 /// All parts.
-pub const PARTS: [Part; 6] = [
+pub const PARTS: [Part; 7] = [
     Part { name: "parse_request", work: request_parsing },
     Part { name: "build_request", work: request_building },
+    Part { name: "choose_server", work: choosing },
     Part { name: "parse_answer", work: answer_parsing },
     Part { name: "build_answer", work: answer_building },
     Part { name: "small_frames", work: small_frames },
@@ -95,14 +99,32 @@ fn counted_parse_request(head: &[u8], limits: &HeadLimits) -> u64 {
     good
 }
 
-/// Renders the request for the upstream server.
+/// Renders the request for the upstream server, with the headers of this hop.
 #[inline(never)]
-fn counted_build_request(request: &UpgradeRequest, forwarded: &Forwarded) -> u64 {
+fn counted_build_request(request: &UpgradeRequest, connection: &Connection) -> u64 {
+    let clients = Clients::default();
+    let changes = Rendered::default();
     let mut bytes = 0;
     for _ in 0..ROUNDS {
-        bytes += black_box(build_request(black_box(request), forwarded)).len() as u64;
+        let request = black_box(request);
+        let line = ("GET", request.target.as_str(), request.host.as_str());
+        let facts = Facts::new(connection, &clients, &request.headers, line, String::new);
+        let mut headers = request.headers.clone();
+        prepare_request(&mut headers, &facts, connection, &HostHeader::Keep, "", &changes);
+        bytes += black_box(build_request(&request.target, &headers)).len() as u64;
     }
     bytes
+}
+
+/// Chooses among the servers of a group.
+#[inline(never)]
+fn counted_choose_server(group: &Group) -> u64 {
+    let mut chosen = 0;
+    for round in 0..ROUNDS {
+        let request = Request { key: Some(round), ..Request::default() };
+        chosen += u64::from(matches!(black_box(group.choose(&request)), Choice::Server(_)));
+    }
+    chosen
 }
 
 /// Reads the upstream's 101 and checks it against the request.
@@ -160,10 +182,37 @@ fn request_parsing() -> Result<()> {
 
 /// The part `build_request`.
 fn request_building() -> Result<()> {
-    let forwarded = Forwarded { client_ip: Ipv4Addr::new(198, 51, 100, 24).into(), proto: "http" };
+    let peer = ([198, 51, 100, 24], 4711).into();
+    let connection =
+        Connection { peer, local: peer, scheme: "http", tls_name: None, tls_version: None };
     let request = browser_request()?;
-    let length = build_request(&request, &forwarded).len() as u64;
-    expect(counted_build_request(&request, &forwarded), ROUNDS * length)
+    let once = counted_build_request(&request, &connection);
+    ensure!(once > ROUNDS * request.target.len() as u64, "the request was not rendered");
+    Ok(())
+}
+
+/// Ten servers, chosen by `method`.
+fn group(method: Method) -> Result<Group> {
+    let server = |n: u32| ServerConfig {
+        name: format!("192.0.2.{n}:8080").into(),
+        weight: 1 + n % 3,
+        backup: false,
+        max_connections: None,
+        disabled: false,
+    };
+    let config = GroupConfig {
+        method,
+        servers: (0..10).map(server).collect(),
+        max_fails: 1,
+        fail_timeout: Duration::from_secs(10),
+        slow_start: None,
+    };
+    Ok(Group::new(config, 1)?)
+}
+
+/// The part `choose_server`: consistent hashing, the dearest of the methods.
+fn choosing() -> Result<()> {
+    expect(counted_choose_server(&group(Method::Hash)?), ROUNDS)
 }
 
 /// The part `parse_answer`.
