@@ -40,7 +40,7 @@ fuzz_target!(|data: &[u8]| {
             ..Clients::default()
         };
         let line = ("GET", value.target.as_str(), value.host.as_str());
-        let facts = Facts::new(&connection, &clients, &value.headers, line, || "id".into());
+        let facts = Facts::new(&connection, &clients, &value.headers, line, || ("id".into(), None));
         let route = Route { path: "/a/b".into(), ..Route::everything_to("u") };
         let target =
             match Router::new(std::slice::from_ref(&route), "l").find(&facts.host, facts.path()) {

@@ -13,8 +13,8 @@ use std::{
 };
 
 use wsproxy::datapath::{
-    ClientSocket, Datapath, Endpoint, Entry, Handover, Mode, Observer, Options, Path, SessionEnd,
-    SessionMeta, Terms, UpstreamSocket,
+    ClientSocket, Companion, Datapath, Endpoint, Entry, Handover, Mode, Observer, Options, Path,
+    SessionEnd, SessionMeta, Terms, UpstreamSocket,
 };
 
 /// Collects what the datapath tells.
@@ -27,7 +27,7 @@ pub struct Record {
 }
 
 impl Observer for Record {
-    fn ended(&self, end: &SessionEnd) {
+    fn ended(&self, end: &SessionEnd, _: Option<Companion>) {
         self.ends.lock().unwrap().push(end.clone());
     }
 
@@ -146,7 +146,6 @@ impl Bench {
             local: ours_upstream.local_addr().unwrap(),
             upstream: "test".into(),
             route: "default".into(),
-            note: None,
         };
         let handover = Handover {
             client: ClientSocket(Endpoint::tcp(prepared(ours_client))),

@@ -109,7 +109,6 @@ impl Gateway<'_> {
             local: ours_upstream.local_addr().unwrap(),
             upstream: "test".into(),
             route: "default".into(),
-            note: None,
         };
         let place = self.bench.datapath.reserve().expect("a place for a session");
         let handover = Handover {

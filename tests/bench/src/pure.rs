@@ -108,7 +108,8 @@ fn counted_build_request(request: &UpgradeRequest, connection: &Connection) -> u
     for _ in 0..ROUNDS {
         let request = black_box(request);
         let line = ("GET", request.target.as_str(), request.host.as_str());
-        let facts = Facts::new(connection, &clients, &request.headers, line, String::new);
+        let facts =
+            Facts::new(connection, &clients, &request.headers, line, || (String::new(), None));
         let mut headers = request.headers.clone();
         prepare_request(&mut headers, &facts, connection, &HostHeader::Keep, "", &changes);
         bytes += black_box(build_request(&request.target, &headers)).len() as u64;

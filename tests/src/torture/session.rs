@@ -114,7 +114,6 @@ impl Torture {
                     local,
                     upstream: "torture".into(),
                     route: "default".into(),
-                    note: None,
                 },
                 terms: Terms::default(),
             },

@@ -97,9 +97,13 @@ pub struct Terms {
     pub idle: Option<Option<Duration>>,
     /// A session older than this is closed.
     pub lifetime: Option<Duration>,
-    /// Dropped when the session is over: places in limits and counts.
-    pub lease: Option<Box<dyn Send + Sync>>,
+    /// What goes with the session and comes to the observer at its end; nothing of it is looked
+    /// at here.
+    pub companion: Option<Companion>,
 }
+
+/// What goes with a session: places in limits and counts, what is to be logged at its end.
+pub type Companion = Box<dyn Any + Send + Sync>;
 
 impl fmt::Debug for Terms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,8 +130,6 @@ pub struct SessionMeta {
     pub upstream: Arc<str>,
     /// The route's name.
     pub route: Arc<str>,
-    /// Whatever the observer wants to remember; nothing of it is looked at here.
-    pub note: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// A session whose handshake is over.
@@ -246,7 +248,7 @@ pub struct SessionEnd {
 /// Told of what happens, on the datapath's own threads: be quick.
 pub trait Observer: Send + Sync {
     /// A session is over.
-    fn ended(&self, end: &SessionEnd);
+    fn ended(&self, end: &SessionEnd, companion: Option<Companion>);
     /// A session could not take the kernel path and is relayed.
     fn fell_back(&self, meta: &SessionMeta, reason: &'static str, error: &io::Error);
 }

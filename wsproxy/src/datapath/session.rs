@@ -9,7 +9,8 @@ use std::{
 use rustix::{event::epoll::EventFlags, net::sockopt};
 
 use super::{
-    Carried, Ending, Endpoint, Entry, Handover, Path, Reservation, SessionEnd, SessionMeta, Shared,
+    Carried, Companion, Ending, Endpoint, Entry, Handover, Path, Reservation, SessionEnd,
+    SessionMeta, Shared,
     entry::{self, Activity, Batches},
     lane::{Attachment, Fault, Lane, Want, Wire},
 };
@@ -55,15 +56,6 @@ impl Wire for Pair<'_> {
     }
 }
 
-/// What is dropped with a session.
-struct Lease(Option<Box<dyn Send + Sync>>);
-
-impl std::fmt::Debug for Lease {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Lease").field(&self.0.is_some()).finish()
-    }
-}
-
 /// A session is to end in an orderly way.
 #[derive(Clone, Copy, Debug)]
 struct Closing {
@@ -88,7 +80,6 @@ pub(super) enum Progress {
 }
 
 /// One session.
-#[derive(Debug)]
 pub(super) struct Session {
     ends: [Endpoint; 2],
     lanes: [Lane; 2],
@@ -105,12 +96,12 @@ pub(super) struct Session {
     /// Bytes and reads when [`Self::is_time_to_enter`] last looked.
     seen: (u64, [u64; 2]),
     started: Instant,
-    /// Silence after which it is closed.
-    idle: Option<Duration>,
-    /// Age at which it is closed.
-    lifetime: Option<Duration>,
-    /// Dropped with the session.
-    _lease: Lease,
+    /// Silence after which it is closed, in ms; 0: never.
+    idle_ms: u32,
+    /// Age at which it is closed, in ms; 0: never.
+    lifetime_ms: u32,
+    /// For the observer.
+    companion: Option<Companion>,
     /// Totals of the place before this session.
     before: [Carried; 2],
     first_finished: Option<usize>,
@@ -127,6 +118,11 @@ pub(super) struct Session {
 fn carried(record: &SharedDirection) -> Carried {
     use std::sync::atomic::Ordering::Relaxed;
     Carried { kernel: record.kernel_bytes.load(Relaxed), relay: record.relay_bytes.load(Relaxed) }
+}
+
+/// A limit in ms, at least 1 where there is one: small, since every session has it.
+fn millis(limit: Option<Duration>) -> u32 {
+    limit.map_or(0, |limit| u32::try_from(limit.as_millis()).unwrap_or(u32::MAX).max(1))
 }
 
 /// The two records of a place.
@@ -160,9 +156,9 @@ impl Session {
             wants: [Want::Readable; 2],
             watched: [EventFlags::empty(); 2],
             ends,
-            idle: terms.idle.unwrap_or(shared.options.idle),
-            lifetime: terms.lifetime,
-            _lease: Lease(terms.lease),
+            idle_ms: millis(terms.idle.unwrap_or(shared.options.idle)),
+            lifetime_ms: millis(terms.lifetime),
+            companion: terms.companion,
             meta,
             path: Path::Relay,
             started: Instant::now(),
@@ -354,12 +350,14 @@ impl Session {
 
     /// Whether a time limit of the session is over, and which.
     pub(super) fn is_due(&self, shared: &Shared, clock: Instant, now: u64) -> Option<Ending> {
-        let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
-        if self.idle.is_some_and(|limit| self.idle_ns(shared, now) >= nanos(limit)) {
+        let over = |limit_ms: u32, passed: Duration| {
+            limit_ms > 0 && passed >= Duration::from_millis(limit_ms.into())
+        };
+        if over(self.idle_ms, Duration::from_nanos(self.idle_ns(shared, now))) {
             return Some(Ending::Idle);
         }
         let age = clock.saturating_duration_since(self.started);
-        self.lifetime.is_some_and(|limit| age >= limit).then_some(Ending::Lifetime)
+        over(self.lifetime_ms, age).then_some(Ending::Lifetime)
     }
 
     /// What was handed over with it.
@@ -454,9 +452,8 @@ impl Session {
         // Sockets first, then the place, then the news: who hears of the end finds nothing left.
         drop(self.ends);
         drop(self.place);
-        drop(self._lease);
         live.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
-        shared.observer.ended(&end);
+        shared.observer.ended(&end, self.companion);
     }
 
     fn ending(&self, cause: &Cause) -> Ending {

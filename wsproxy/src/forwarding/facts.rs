@@ -44,6 +44,8 @@ pub struct Facts {
     pub target: String,
     /// By which the log can be searched.
     pub request_id: String,
+    /// The number that the id was made of, if it is one of ours.
+    pub request_number: Option<u64>,
     /// The `X-Forwarded-For` that the upstream gets.
     pub forwarded_for: String,
     /// How the client speaks to us, or to a trusted proxy before us.
@@ -51,13 +53,14 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Of a request with these `headers`; `new_id` is its id unless a trusted proxy gave one.
+    /// Of a request with these `headers`; `new_id` makes its id, with the number it is made of,
+    /// unless a trusted proxy gave one.
     pub fn new(
         connection: &Connection,
         clients: &Clients,
         headers: &impl Headers,
         (method, target, http_host): (&str, &str, &str),
-        new_id: impl FnOnce() -> String,
+        new_id: impl FnOnce() -> (String, Option<u64>),
     ) -> Self {
         let peer = connection.peer.ip().to_canonical();
         let trusted = is_trusted(clients, peer);
@@ -73,7 +76,10 @@ impl Facts {
         let is_id = |id: &&str| {
             (1..=ID_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
         };
-        let request_id = said("x-request-id").filter(is_id).map(str::to_owned);
+        let (request_id, request_number) = match said("x-request-id").filter(is_id) {
+            Some(id) => (id.to_owned(), None),
+            None => new_id(),
+        };
         let mut forwarded_for = String::new();
         if trusted {
             for value in headers.values("x-forwarded-for") {
@@ -93,7 +99,8 @@ impl Facts {
             http_host: http_host.to_owned(),
             method: method.to_owned(),
             target: target.to_owned(),
-            request_id: request_id.unwrap_or_else(new_id),
+            request_id,
+            request_number,
             forwarded_for,
             scheme,
         }
@@ -211,7 +218,8 @@ mod tests {
             let trusted_proxies = if trusted { vec![network] } else { Vec::new() };
             let clients = Clients { trusted_proxies, ..Clients::default() };
             let line = ("GET", "/a?b", "h:1");
-            let facts = Facts::new(&connection, &clients, &headers, line, || "new".to_owned());
+            let new = || ("new".to_owned(), None);
+            let facts = Facts::new(&connection, &clients, &headers, line, new);
             assert_eq!((&*facts.scheme, &*facts.request_id), (scheme, id));
             assert_eq!(facts.forwarded_for, list);
             assert_eq!((facts.path(), facts.query()), ("/a", Some("b")));

@@ -198,7 +198,9 @@ mod tests {
     }
 
     fn facts(headers: &Vec<(String, Vec<u8>)>, clients: &Clients) -> Facts {
-        Facts::new(&connection(), clients, headers, ("GET", "/a?b=c", "h:1"), || "id".into())
+        Facts::new(&connection(), clients, headers, ("GET", "/a?b=c", "h:1"), || {
+            ("id".into(), None)
+        })
     }
 
     #[test]

@@ -158,12 +158,20 @@ impl Drop for Pending {
     }
 }
 
+/// A request's id, small where it is one of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum RequestId {
+    /// The number of the request.
+    Ours(u64),
+    /// What a trusted proxy called it.
+    Foreign(Box<str>),
+}
+
 /// What a session keeps for its line: its request's id, and the rest where a log wants it.
 #[derive(Debug)]
 pub(super) struct Note {
-    pub(super) request_id: Box<str>,
-    about: Option<Box<About>>,
-    upstream_time: Duration,
+    pub(super) request_id: RequestId,
+    about: Option<Box<(About, Duration)>>,
 }
 
 impl Note {
@@ -175,14 +183,18 @@ impl Note {
         upstream_time: Duration,
     ) -> Self {
         let wanted = setup.config.access_log.is_some();
-        let about = wanted.then(|| Box::new(About::new(facts, client, &request.headers)));
-        Self { request_id: facts.request_id.as_str().into(), about, upstream_time }
+        let about = || Box::new((About::new(facts, client, &request.headers), upstream_time));
+        let request_id = match facts.request_number {
+            Some(number) => RequestId::Ours(number),
+            None => RequestId::Foreign(facts.request_id.as_str().into()),
+        };
+        Self { request_id, about: wanted.then(about) }
     }
 }
 
 /// The line of a session that is over.
 pub(super) fn session_ended(log: &AccessLog, note: &Note, end: &SessionEnd) {
-    let Some(about) = &note.about else { return };
+    let Some((about, upstream_time)) = note.about.as_deref() else { return };
     log.write(&Entry {
         status: 101,
         route: &end.meta.route,
@@ -190,7 +202,7 @@ pub(super) fn session_ended(log: &AccessLog, note: &Note, end: &SessionEnd) {
         bytes_to_client: end.to_client.total(),
         bytes_to_upstream: end.to_upstream.total(),
         duration: end.duration,
-        upstream_time: Some(note.upstream_time),
+        upstream_time: Some(*upstream_time),
         session: Some(SessionPart {
             id: end.meta.id,
             datapath: end.path.label(),

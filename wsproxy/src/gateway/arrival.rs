@@ -75,7 +75,8 @@ pub(super) async fn arrive(
         return Ok(Arrived { stream: Stream::Tcp(stream), client, received });
     };
     let config = tls.current();
-    let handshake = accept_tls(stream, received, config, patience).await;
+    // On the heap: in the task it would make plain connections' larger too.
+    let handshake = Box::pin(accept_tls(stream, received, config, patience)).await;
     let stream = handshake.inspect_err(|turned| {
         gateway.metrics.tls_handshakes.with_label_values(&[turned.0]).inc();
     })?;

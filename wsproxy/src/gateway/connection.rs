@@ -22,7 +22,7 @@ use super::{
     limited, plain,
     setup::Setup,
     stream::Stream,
-    upgrade::{self, Answered, Places},
+    upgrade::{self, Answered, Luggage, Places},
 };
 use crate::{
     config::{Action, Forward},
@@ -125,7 +125,6 @@ struct Tunnel {
     early_to_upstream: Vec<u8>,
     early_to_client: Vec<u8>,
     terms: Terms,
-    note: Note,
 }
 
 /// One request after the other, until one opens a tunnel.
@@ -141,7 +140,9 @@ async fn requests(
         {
             (Some(request), began) => (request, began),
             (None, _) => {
-                match plain::serve(gateway, client, stream, std::mem::take(&mut received)).await {
+                // On the heap: in the task it would make every connection's that much larger.
+                let begun = std::mem::take(&mut received);
+                match Box::pin(plain::serve(gateway, client, stream, begun)).await {
                     (rest, Outcome::Upgrade(request, began)) => {
                         received = rest;
                         (request, began)
@@ -404,9 +405,8 @@ fn tunnel(
         terms: Terms {
             idle: forward.idle.map(|idle| idle.map(|idle| idle.get())),
             lifetime: forward.lifetime.map(|lifetime| lifetime.get()),
-            lease: Some(Box::new(places.with(answered.held))),
+            companion: Some(Box::new(Luggage::new(places, answered.held, note))),
         },
-        note,
     }
 }
 
@@ -427,14 +427,8 @@ fn hand_over(
             return;
         }
     };
-    let meta = SessionMeta {
-        id,
-        client: address,
-        local,
-        upstream: tunnel.server,
-        route: tunnel.route,
-        note: Some(Arc::new(tunnel.note)),
-    };
+    let meta =
+        SessionMeta { id, client: address, local, upstream: tunnel.server, route: tunnel.route };
     let handover = Handover {
         client: ClientSocket(client),
         upstream: UpstreamSocket(upstream),

@@ -130,8 +130,9 @@ impl Gateway {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn next_request_id(&self) -> String {
-        request_id(self.seed, self.requests.fetch_add(1, Ordering::Relaxed))
+    fn next_request_id(&self) -> (String, Option<u64>) {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        (request_id(self.seed, number), Some(number))
     }
 }
 
@@ -194,7 +195,7 @@ pub async fn start(mut config: Config) -> Result<Running, GatewayError> {
     };
     let metrics = Arc::new(Metrics::new()?);
     let options = datapath_options(&setup.config);
-    let reporter = Arc::new(Reporter::new(Arc::clone(&metrics), access_log.clone()));
+    let reporter = Arc::new(Reporter::new(Arc::clone(&metrics), access_log.clone(), seed));
     // Loading BPF and its self-test take a while; nothing else runs yet.
     let datapath = tokio::task::spawn_blocking(move || Datapath::start(options, reporter))
         .await

@@ -6,10 +6,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::access::{self, Note};
+use super::{
+    access::{self, RequestId},
+    upgrade::Luggage,
+};
 use crate::{
     access_log::AccessLog,
-    datapath::{Observer, SessionEnd, SessionMeta},
+    datapath::{Companion, Observer, SessionEnd, SessionMeta},
+    forwarding::request_id,
     metrics::Metrics,
 };
 
@@ -17,26 +21,38 @@ use crate::{
 pub(super) struct Reporter {
     metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
+    /// What the ids of requests are made of.
+    seed: u64,
     /// Fall-back reasons that were said aloud.
     said: Mutex<HashSet<&'static str>>,
 }
 
 impl Reporter {
-    pub(super) fn new(metrics: Arc<Metrics>, access_log: Option<Arc<AccessLog>>) -> Self {
-        Self { metrics, access_log, said: Mutex::default() }
+    pub(super) fn new(
+        metrics: Arc<Metrics>,
+        access_log: Option<Arc<AccessLog>>,
+        seed: u64,
+    ) -> Self {
+        Self { metrics, access_log, seed, said: Mutex::default() }
     }
 }
 
 impl Observer for Reporter {
-    fn ended(&self, end: &SessionEnd) {
+    fn ended(&self, end: &SessionEnd, companion: Option<Companion>) {
         self.metrics.session_ended(end);
-        let note = end.meta.note.as_deref().and_then(|note| note.downcast_ref::<Note>());
-        if let (Some(log), Some(note)) = (&self.access_log, note) {
+        let note = companion.and_then(|companion| companion.downcast::<Luggage>().ok());
+        // Its places are free before anybody hears of its end.
+        let note = note.map(|luggage| luggage.note());
+        if let (Some(log), Some(note)) = (&self.access_log, &note) {
             access::session_ended(log, note, end);
         }
+        let request = note.map(|note| match note.request_id {
+            RequestId::Ours(number) => request_id(self.seed, number),
+            RequestId::Foreign(id) => id.into(),
+        });
         tracing::info!(
             session = end.meta.id,
-            request = note.map(|note| &*note.request_id),
+            request,
             client = %end.meta.client,
             upstream = %end.meta.upstream,
             route = %end.meta.route,

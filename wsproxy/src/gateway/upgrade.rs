@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     Client, Gateway,
+    access::Note,
     counts::{ClientSession, Counted, Limiter},
     limited,
     setup::{RouteSetup, Setup},
@@ -36,17 +37,27 @@ use crate::{
 const RETRY_AFTER_S: u64 = 5;
 
 /// Places that a session holds in counts, until its end.
-#[derive(Default)]
 pub(super) struct Places {
-    _counted: [Option<Counted>; 2],
-    _client: [Option<ClientSession>; 2],
-    held: Option<Held>,
+    _counted: [Counted; 2],
+    /// Few configurations count clients.
+    _client: Vec<ClientSession>,
 }
 
-impl Places {
-    pub(super) fn with(mut self, held: Held) -> Self {
-        self.held = Some(held);
-        self
+/// What a session takes with it: its places, and what is to be logged at its end.
+pub(super) struct Luggage {
+    _places: Places,
+    _held: Held,
+    note: Note,
+}
+
+impl Luggage {
+    pub(super) fn new(places: Places, held: Held, note: Note) -> Self {
+        Self { _places: places, _held: held, note }
+    }
+
+    /// Frees the places.
+    pub(super) fn note(self) -> Note {
+        self.note
     }
 }
 
@@ -155,17 +166,17 @@ fn sessions(
     let on_listener = listener.count.enter(most).ok_or_else(full)?;
     let most = route.config.max_sessions.map(|most| most.get());
     let on_route = route.count.enter(most).ok_or_else(full)?;
-    let mut of_client = [None, None];
+    let mut of_client = Vec::new();
     let tables = [
         (&setup.clients, setup.config.limits.max_sessions_per_client),
         (&route.clients, route.config.max_sessions_per_client),
     ];
-    for (place, (table, most)) in of_client.iter_mut().zip(tables) {
+    for (table, most) in tables {
         if let Some(most) = most {
-            *place = Some(table.enter(key, most.get()).ok_or_else(enough)?);
+            of_client.push(table.enter(key, most.get()).ok_or_else(enough)?);
         }
     }
-    Ok(Places { _counted: [Some(on_listener), Some(on_route)], _client: of_client, held: None })
+    Ok(Places { _counted: [on_listener, on_route], _client: of_client })
 }
 
 /// What of a request consistent hashing goes by.

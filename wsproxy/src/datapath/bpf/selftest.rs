@@ -13,8 +13,8 @@ use socket2::SockRef;
 
 use super::{Kernel, LoadError};
 use crate::datapath::{
-    ClientSocket, Datapath, Endpoint, Entry, Handover, Mode, Observer, Options, Path, SessionEnd,
-    SessionMeta, Terms, UpstreamSocket, slots_for,
+    ClientSocket, Companion, Datapath, Endpoint, Entry, Handover, Mode, Observer, Options, Path,
+    SessionEnd, SessionMeta, Terms, UpstreamSocket, slots_for,
 };
 
 /// Any one wait. All steps together normally take tens of milliseconds.
@@ -80,7 +80,7 @@ struct News {
 }
 
 impl Observer for News {
-    fn ended(&self, _: &SessionEnd) {}
+    fn ended(&self, _: &SessionEnd, _: Option<Companion>) {}
 
     fn fell_back(&self, _: &SessionMeta, reason: &'static str, error: &io::Error) {
         *self.fell_back.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -144,7 +144,6 @@ impl Test<'_> {
             local: ours_upstream.local_addr().unwrap_or(unspecified),
             upstream: "self-test".into(),
             route: "self-test".into(),
-            note: None,
         };
         ours_client.set_nonblocking(true)?;
         ours_upstream.set_nonblocking(true)?;

@@ -65,7 +65,7 @@ pub(super) async fn connect(
     match (&target.tls, tls, stream) {
         (Some(name), Some(tls), Stream::Tcp(socket)) => {
             let connector = TlsConnector::from(Arc::clone(tls));
-            let stream = connector.connect(name.clone(), socket).await?;
+            let stream = Box::pin(connector.connect(name.clone(), socket)).await?;
             Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
         }
         (_, _, stream) => Ok(stream),
