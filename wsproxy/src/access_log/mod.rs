@@ -1,23 +1,55 @@
 //! Lines about requests and sessions, for people who keep them: JSON, or the "combined" form
-//! that other servers write.
+//! that Apache and nginx write.
 
+mod civil;
 mod format;
+mod log;
+mod queue;
 mod writer;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     net::IpAddr,
     time::{Duration, SystemTime},
 };
 
-pub use writer::AccessLog;
+pub use format::{combined, json};
+pub use log::AccessLog;
+
+/// Most lines that may wait to be written.
+pub const MAX_WAITING_LINES: usize = 8_192;
+/// Most bytes that may wait to be written: 8 MiB.
+pub const MAX_WAITING_BYTES: usize = 8 << 20;
 
 /// What a line looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object.
+    /// One JSON object (RFC 8259).
     Json,
     /// As Apache and nginx write it.
     Combined,
+}
+
+/// What a line is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A request that was answered, or a handshake that was refused.
+    Request,
+    /// A session that is over.
+    Session,
+}
+
+impl Kind {
+    /// As lines say it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Session => "session",
+        }
+    }
 }
 
 /// What a line says.
@@ -33,13 +65,13 @@ pub struct Entry<'a> {
     pub method: &'a str,
     /// Path and query as they came.
     pub target: &'a str,
-    /// `HTTP/1.1`.
+    /// Such as `HTTP/1.1`.
     pub http_version: &'a str,
     /// `Host` as it came.
     pub host: &'a str,
     /// `http` or `https`.
     pub scheme: &'a str,
-    /// `TLSv1.3`.
+    /// Such as `TLSv1.3`; none without TLS.
     pub tls_version: Option<&'a str>,
     /// `Referer`.
     pub referer: Option<&'a str>,
@@ -51,16 +83,24 @@ pub struct Entry<'a> {
     pub route: &'a str,
     /// The server that answered.
     pub upstream: Option<&'a str>,
-    /// Bytes of bodies or of the session, without heads.
+    /// Bytes of the answer's body or of the session, without heads.
     pub bytes_to_client: u64,
-    /// See above.
+    /// Bytes of the request's body or of the session, without heads.
     pub bytes_to_upstream: u64,
     /// From the request to the end of the answer, or of the session.
     pub duration: Duration,
-    /// Until the server had answered.
+    /// From the request until the server had answered.
     pub upstream_time: Option<Duration>,
-    /// Where a session began.
+    /// Makes it the line of a session.
     pub session: Option<SessionPart<'a>>,
+}
+
+impl Entry<'_> {
+    /// What the line is about.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        if self.session.is_some() { Kind::Session } else { Kind::Request }
+    }
 }
 
 /// What a line says of a session besides.
@@ -72,8 +112,8 @@ pub struct SessionPart<'a> {
     pub datapath: &'a str,
     /// How it ended.
     pub ended_by: &'a str,
-    /// Bytes that the kernel moved.
+    /// Bytes that the kernel moved to the client.
     pub kernel_bytes_to_client: u64,
-    /// See above.
+    /// Bytes that the kernel moved to the server.
     pub kernel_bytes_to_upstream: u64,
 }

@@ -1,33 +1,33 @@
 //! Records to servers. Pure.
 
-use std::{net::SocketAddr, time::Duration};
-
-use super::ResolveError;
+use std::{collections::HashSet, net::SocketAddr, time::Duration};
 
 /// Most servers of an answer.
-const MOST: usize = 1_024;
-/// Answers are good for at least and at most this long, whatever their records say.
-const VALID: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3_600));
+pub const MAX_ADDRESSES: usize = 1_024;
+/// An answer is good for at least this long, whatever its records say.
+pub const SHORTEST: Duration = Duration::from_secs(1);
+/// An answer is good for at most this long, whatever its records say.
+pub const LONGEST: Duration = Duration::from_secs(3_600);
 /// The largest weight of a server.
-const MOST_WEIGHT: u32 = 1_000;
+pub const MAX_WEIGHT: u32 = 1_000;
 
 /// One server of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
     /// Where it is.
     pub address: SocketAddr,
-    /// Its share, 1 to 1000.
+    /// Its share, 1 to [`MAX_WEIGHT`].
     pub weight: u32,
-    /// Not of the best priority: for when no other is usable.
+    /// Not of the lowest priority number: for when no other is usable.
     pub backup: bool,
 }
 
 /// What a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Its servers, in a stable order; at least one.
+    /// Its servers, each once and in an order that does not change: 1 to [`MAX_ADDRESSES`].
     pub servers: Vec<Resolved>,
-    /// For how long; 1 s to 1 h.
+    /// For how long: the least of all records, within [`SHORTEST`] and [`LONGEST`].
     pub valid_for: Duration,
 }
 
@@ -39,90 +39,81 @@ pub(super) struct Service {
     pub(super) addresses: Vec<SocketAddr>,
 }
 
-pub(super) fn of_addresses(
-    name: &str,
-    mut addresses: Vec<SocketAddr>,
-    valid_for: Duration,
-) -> Result<Answer, ResolveError> {
+/// The servers of A and AAAA records; None where there are none.
+pub(super) fn of_addresses(mut addresses: Vec<SocketAddr>, valid_for: Duration) -> Option<Answer> {
     addresses.sort_unstable();
     addresses.dedup();
     let server = |address| Resolved { address, weight: 1, backup: false };
-    finish(name, addresses.into_iter().map(server).collect(), valid_for)
+    finish(addresses.into_iter().map(server).collect(), valid_for)
 }
 
-pub(super) fn of_services(
-    name: &str,
-    services: Vec<Service>,
-    valid_for: Duration,
-) -> Result<Answer, ResolveError> {
-    let best = services.iter().map(|service| service.priority).min();
-    let heaviest = services.iter().map(|s| u32::from(s.weight)).max().unwrap_or(1).max(1);
-    // Weights go up to 65535; the proportions count.
-    let scaled = |weight: u16| match heaviest {
-        ..=MOST_WEIGHT => u32::from(weight).max(1),
-        _ => (u32::from(weight) * MOST_WEIGHT / heaviest).max(1),
+/// The servers of SRV records (RFC 2782); None where there are none.
+///
+/// The lowest priority number of those that have addresses comes first, all others are backups.
+/// An address that comes more than once counts where it comes first.
+pub(super) fn of_services(mut services: Vec<Service>, valid_for: Duration) -> Option<Answer> {
+    services.retain(|service| !service.addresses.is_empty());
+    // In an order that does not depend on that of the records.
+    for service in &mut services {
+        service.addresses.sort_unstable();
+        service.addresses.dedup();
+    }
+    services.sort_by(|one, other| {
+        let key = |service: &Service| (service.priority, u16::MAX - service.weight);
+        (key(one), &one.addresses).cmp(&(key(other), &other.addresses))
+    });
+    let mut seen = HashSet::new();
+    for service in &mut services {
+        service.addresses.retain(|&address| seen.insert(address));
+    }
+    services.retain(|service| !service.addresses.is_empty());
+    let best = services.first()?.priority;
+    let mut servers = Vec::new();
+    for group in services.chunk_by(|one, other| one.priority == other.priority) {
+        let mut of_group = weighted(group, group.first().is_some_and(|s| s.priority != best));
+        of_group.sort_by_key(|server| server.address);
+        servers.append(&mut of_group);
+    }
+    finish(servers, valid_for)
+}
+
+/// The servers of one priority.
+///
+/// A target's weight is shared by its addresses (RFC 2782 gives it to the target); weights are
+/// left alone where they can be, and otherwise scaled so that the largest share is
+/// [`MAX_WEIGHT`]. A share below 1, such as that of the weight 0, is 1: "a very small chance".
+fn weighted(services: &[Service], backup: bool) -> Vec<Resolved> {
+    // In millionths, for a share may be less than 1.
+    let share = |service: &Service| {
+        let addresses = u64::try_from(service.addresses.len()).unwrap_or(u64::MAX).max(1);
+        u64::from(service.weight) * 1_000_000 / addresses
     };
-    let mut servers: Vec<Resolved> = Vec::new();
-    for service in &services {
-        for &address in &service.addresses {
-            if servers.iter().all(|known| known.address != address) {
-                let backup = Some(service.priority) != best;
-                servers.push(Resolved { address, weight: scaled(service.weight), backup });
-            }
-        }
-    }
-    servers.sort_by_key(|server| (server.backup, server.address));
-    finish(name, servers, valid_for)
+    let simple = services.iter().all(|service| {
+        service.addresses.len() == 1 && u32::from(service.weight) <= MAX_WEIGHT
+            || service.weight == 0
+    });
+    let largest = services.iter().map(share).max().unwrap_or(0).max(1);
+    let scaled = |service: &Service| {
+        let weight = if simple {
+            u64::from(service.weight)
+        } else {
+            (share(service) * u64::from(MAX_WEIGHT) + largest / 2) / largest
+        };
+        u32::try_from(weight).unwrap_or(MAX_WEIGHT).clamp(1, MAX_WEIGHT)
+    };
+    let of_service = |service| {
+        let weight = scaled(service);
+        service.addresses.iter().map(move |&address| Resolved { address, weight, backup })
+    };
+    services.iter().flat_map(of_service).collect()
 }
 
-fn finish(
-    name: &str,
-    mut servers: Vec<Resolved>,
-    valid_for: Duration,
-) -> Result<Answer, ResolveError> {
-    if servers.is_empty() {
-        return Err(ResolveError::NoAddresses { name: name.to_owned() });
-    }
-    servers.truncate(MOST);
-    Ok(Answer { servers, valid_for: valid_for.clamp(VALID.0, VALID.1) })
+fn finish(mut servers: Vec<Resolved>, valid_for: Duration) -> Option<Answer> {
+    servers.truncate(MAX_ADDRESSES);
+    let answer = Answer { servers, valid_for: valid_for.clamp(SHORTEST, LONGEST) };
+    (!answer.servers.is_empty()).then_some(answer)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn address(text: &str) -> SocketAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn addresses_are_sorted_and_come_once() {
-        let found = ["2.2.2.2:1", "1.1.1.1:1", "2.2.2.2:1"].map(address).to_vec();
-        let answer = of_addresses("n", found, Duration::ZERO).unwrap();
-        let shown: Vec<_> = answer.servers.iter().map(|s| s.address.to_string()).collect();
-        assert_eq!(shown, ["1.1.1.1:1", "2.2.2.2:1"]);
-        assert_eq!(answer.valid_for, Duration::from_secs(1));
-        let none = of_addresses("n", Vec::new(), Duration::ZERO);
-        assert_eq!(none, Err(ResolveError::NoAddresses { name: "n".into() }));
-    }
-
-    #[test]
-    fn services_have_weights_and_backups() {
-        let service = |priority, weight, text: &str| Service {
-            priority,
-            weight,
-            addresses: vec![address(text)],
-        };
-        let services = vec![
-            service(20, 5, "3.3.3.3:1"),
-            service(10, 60_000, "1.1.1.1:1"),
-            service(10, 0, "2.2.2.2:1"),
-            service(10, 30_000, "4.4.4.4:1"),
-        ];
-        let answer = of_services("n", services, Duration::from_secs(9_999)).unwrap();
-        let shown: Vec<_> =
-            answer.servers.iter().map(|s| (s.address.port(), s.weight, s.backup)).collect();
-        assert_eq!(shown, [(1, 1000, false), (1, 1, false), (1, 500, false), (1, 1, true)]);
-        assert_eq!(answer.valid_for, Duration::from_secs(3_600));
-    }
-}
+#[path = "tests/answers.rs"]
+mod tests;

@@ -1,0 +1,2 @@
+mod lookups;
+mod server;
