@@ -15,6 +15,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use std::{env, io, process};
 
+#[path = "peers/gateway.rs"]
+mod gateway;
+
 const START_LIMIT: Duration = Duration::from_secs(15);
 /// The slowest client took 2.4 s and Autobahn 11 s on two idle cores.
 const CLIENT_LIMIT: Duration = Duration::from_secs(240);
@@ -275,6 +278,10 @@ impl Proxy {
         {
             command.arg(flag).arg(address.to_string());
         }
+        Self::spawn(bench, command, listen, admin)
+    }
+
+    fn spawn(bench: &Bench, mut command: Command, listen: SocketAddr, admin: SocketAddr) -> Proxy {
         let mut process = Started::new(&mut command, &bench.logs);
         process.wait_until("listens on both ports", |_| {
             get_metrics(admin).is_ok() && TcpStream::connect(listen).is_ok()

@@ -2,7 +2,7 @@
 //! with every problem told at once, and loaded again when the files change.
 //! The connections themselves are the caller's.
 //!
-//! ALPN is `http/1.1` on both sides (RFC 7301). Session keys are never logged.
+//! ALPN is `http/1.1` on both sides, for clients also `http/1.0` (RFC 7301). Session keys are never logged.
 
 mod certificate;
 mod client;

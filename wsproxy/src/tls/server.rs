@@ -151,7 +151,8 @@ fn build(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(ByName::new(certificates)));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    // Old clients offer nothing but the older version, which is spoken too.
+    config.alpn_protocols = vec![ALPN.to_vec(), b"http/1.0".to_vec()];
     config.send_tls13_tickets = TICKETS;
     Ok(config)
 }
