@@ -11,6 +11,9 @@ pub trait Headers {
     fn values<'h>(&'h self, name: &str) -> Box<dyn Iterator<Item = &'h [u8]> + 'h>;
     /// Takes every line of that name away.
     fn remove(&mut self, name: &str);
+    /// As `remove`, and the spellings with `_` for `-` too: servers that make variables of headers
+    /// (CGI, WSGI, PHP) take both for one.
+    fn remove_alike(&mut self, name: &str);
     /// Adds a line; one that is no valid header is left out.
     fn add(&mut self, name: &str, value: &[u8]);
 }
@@ -24,6 +27,10 @@ impl Headers for Vec<(String, Vec<u8>)> {
 
     fn remove(&mut self, name: &str) {
         self.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
+    }
+
+    fn remove_alike(&mut self, name: &str) {
+        self.retain(|(n, _)| !n.eq_ignore_ascii_case(name) && !is_alike(n, name));
     }
 
     fn add(&mut self, name: &str, value: &[u8]) {
@@ -43,6 +50,13 @@ impl Headers for HeaderMap {
         HeaderMap::remove(self, name);
     }
 
+    fn remove_alike(&mut self, name: &str) {
+        HeaderMap::remove(self, name);
+        while let Some(other) = self.keys().find(|n| is_alike(n.as_str(), name)).cloned() {
+            HeaderMap::remove(self, other);
+        }
+    }
+
     fn add(&mut self, name: &str, value: &[u8]) {
         if let (Ok(name), Ok(value)) =
             (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value))
@@ -50,6 +64,14 @@ impl Headers for HeaderMap {
             self.append(name, value);
         }
     }
+}
+
+/// Whether `line` is `name` with `_` for some `-`.
+fn is_alike(line: &str, name: &str) -> bool {
+    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    line.len() == name.len()
+        && line.contains('_')
+        && line.bytes().map(dashed).eq(name.bytes().map(|byte| byte.to_ascii_lowercase()))
 }
 
 /// The value of a cookie of the request (RFC 6265 section 4.2.1).
@@ -105,10 +127,10 @@ impl Rendered {
     /// Changes the headers. A `set` to nothing takes the header away.
     pub fn apply(&self, headers: &mut impl Headers) {
         for name in &self.remove {
-            headers.remove(name);
+            headers.remove_alike(name);
         }
         for (name, value) in &self.set {
-            headers.remove(name);
+            headers.remove_alike(name);
             if !value.is_empty() {
                 headers.add(name, value.as_bytes());
             }
@@ -146,7 +168,7 @@ pub fn prepare_request(
     let forwarded_host = if facts.trusted { said("x-forwarded-host") } else { None };
     let forwarded = if facts.trusted { said("forwarded") } else { None };
     for name in WRITTEN {
-        headers.remove(name);
+        headers.remove_alike(name);
     }
     headers.remove("forwarded");
     let client = facts.client.to_string();

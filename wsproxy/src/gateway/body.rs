@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -29,6 +30,19 @@ pub(super) struct Upload {
     steps: AtomicU64,
     /// It was longer than its route lets it.
     too_large: AtomicBool,
+    /// The next of it is the client's to send.
+    awaited: AtomicBool,
+    /// What the client did instead.
+    fault: Mutex<Option<ClientFault>>,
+}
+
+/// Why the rest of a request's body does not come: not the server's fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClientFault {
+    /// It paused for too long.
+    Late,
+    /// It left, or sent nonsense.
+    Broken,
 }
 
 impl Upload {
@@ -42,6 +56,31 @@ impl Upload {
 
     pub(super) fn is_too_large(&self) -> bool {
         self.too_large.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn fault(&self) -> Option<ClientFault> {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<ClientFault>> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an answer says in one way where it ends. The library would choose one of several.
+pub(super) fn has_one_length(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => {
+            coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+                && !headers.contains_key(header::CONTENT_LENGTH)
+        }
+        (Some(_), Some(_)) => false,
     }
 }
 
@@ -88,16 +127,22 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            this.upload.awaited.store(true, Ordering::Relaxed);
             if is_over(&mut this.timer, this.pause, cx) {
+                *this.upload.lock() = Some(ClientFault::Late);
                 let error = io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending");
                 return Poll::Ready(Some(Err(error)));
             }
             return Poll::Pending;
         };
         move_on(&mut this.timer, this.pause);
+        this.upload.awaited.store(false, Ordering::Relaxed);
         this.upload.steps.fetch_add(1, Ordering::Relaxed);
         let Some(frame) = frame else { return Poll::Ready(None) };
-        let frame = frame.map_err(io::Error::other)?;
+        let frame = frame.map_err(|error| {
+            *this.upload.lock() = Some(ClientFault::Broken);
+            io::Error::other(error)
+        })?;
         if let Some(data) = frame.data_ref() {
             let length = data.len() as u64;
             if length > this.left {

@@ -14,7 +14,7 @@ use tokio::time::{sleep_until, timeout};
 use super::{
     Client, Gateway,
     access::Pending,
-    body::{ReplyBody, RequestBody, Upload},
+    body::{ClientFault, ReplyBody, RequestBody, Upload, has_one_length},
     guard::{Guard, Outcome, Patience, Shared},
     setup::{RouteSetup, Setup},
     stream::Stream,
@@ -393,6 +393,10 @@ impl<'a> Exchange<'a> {
         let rendered = Rendered::new(changes, &self.facts, connection, &headers, &held.target.name);
         without_hop_by_hop(&mut headers);
         headers.remove(header::EXPECT);
+        if http_body::Body::size_hint(&body).exact().is_none() {
+            // The library would take it that a GET has none, and drop it.
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         if wants_trailers {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
@@ -448,6 +452,12 @@ impl<'a> Exchange<'a> {
                 return Err(Failure { refusal: Refusal::gateway_timeout(), error: Some(error) });
             };
             match sent {
+                Ok(response) if !has_one_length(response.headers()) => {
+                    group.failed(held.target.id);
+                    let text = "The answer of the upstream server has no clear end.";
+                    let error = Some(format!("{}: an answer of two lengths", held.target.name));
+                    return Err(Failure { refusal: Refusal::bad_gateway(text), error });
+                }
                 Ok(response) => return Ok((sender, response)),
                 Err(mut failed) => {
                     // What was never sent may be sent again.
@@ -457,6 +467,10 @@ impl<'a> Exchange<'a> {
                     }
                     if upload.is_too_large() {
                         return Err(body_too_large().into());
+                    }
+                    if let Some(fault) = upload.fault() {
+                        // No server is to suffer for it.
+                        return Err(body_missing(fault).into());
                     }
                     group.failed(held.target.id);
                     let error = failed.error();
@@ -529,7 +543,8 @@ async fn while_moving<T>(
         tokio::select! {
             done = &mut what => return Some(done),
             () = sleep_until(deadline) => {
-                if upload.steps() == steps {
+                // A client may pause for longer: `timeouts.request_body` is for that.
+                if upload.steps() == steps && !upload.is_awaited() {
                     return None;
                 }
             }
@@ -567,7 +582,8 @@ fn without_hop_by_hop(headers: &mut HeaderMap) {
 /// Path and query, whatever form the target had.
 fn origin_form(uri: &Uri) -> String {
     match uri.path_and_query() {
-        Some(target) => target.as_str().to_owned(),
+        // With a slash for the path that an absolute form need not have.
+        Some(target) => target.to_string(),
         None => "/".to_owned(),
     }
 }
@@ -591,6 +607,16 @@ fn body_too_large() -> Refusal {
     Refusal::by_rule(413, RefusalReason::BodyTooLarge, detail, None)
 }
 
+fn body_missing(fault: ClientFault) -> Refusal {
+    match fault {
+        ClientFault::Late => {
+            let detail = "The body of this request did not arrive in time.";
+            Refusal::by_rule(408, RefusalReason::Timeout, detail, None)
+        }
+        ClientFault::Broken => Refusal::bad_body("it ends too soon, or is malformed"),
+    }
+}
+
 /// A refusal as the library sends it.
 fn refused(refusal: &Refusal, head_only: bool) -> Response<ReplyBody> {
     let text = format!("{}\n", refusal.detail);
@@ -611,7 +637,7 @@ fn refused(refusal: &Refusal, head_only: bool) -> Response<ReplyBody> {
     if refusal.status == 426 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     }
-    if matches!(refusal.status, 400 | 413) {
+    if matches!(refusal.status, 400 | 408 | 413) {
         // The rest of the body is not waited for.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
