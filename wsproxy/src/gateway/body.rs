@@ -18,7 +18,11 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{access::Pending, guard::InFlight, upstreams::Held};
+use super::{
+    access::Pending,
+    guard::InFlight,
+    upstreams::{Held, Sender, UpstreamGroup},
+};
 use crate::files::FileBody;
 
 /// What both ends of an exchange know of its request's body.
@@ -176,10 +180,11 @@ struct Download {
     inner: Incoming,
     pause: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// What becomes of the connection when the body was read to its end.
-    give_back: Option<Box<dyn FnOnce() + Send + Sync>>,
+    /// The connection; back into its group's pool when the body was read to its end.
+    sender: Option<Sender>,
+    group: Arc<UpstreamGroup>,
     /// The place at the server.
-    _held: Held,
+    held: Held,
 }
 
 /// The body of an answer to a client. When it ends, however it ends, the request is over: it is
@@ -204,15 +209,14 @@ impl ReplyBody {
         inner: Incoming,
         pause: Option<Duration>,
         held: Held,
-        give_back: Box<dyn FnOnce() + Send + Sync>,
+        group: Arc<UpstreamGroup>,
+        sender: Sender,
     ) -> Self {
-        let give_back = Some(give_back);
-        let mut download = Box::new(Download { inner, pause, timer: None, give_back, _held: held });
+        let sender = Some(sender);
+        let mut download = Box::new(Download { inner, pause, timer: None, sender, group, held });
         // hyper does not ask for the frames of an empty body.
-        if download.inner.is_end_stream()
-            && let Some(give_back) = download.give_back.take()
-        {
-            give_back();
+        if download.inner.is_end_stream() {
+            download.give_back();
         }
         Self::of(Kind::Upstream(download))
     }
@@ -282,6 +286,9 @@ impl Download {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(sender) = &mut self.sender {
+            sender.drive(cx);
+        }
         let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
             if let Some(pause) = self.pause
                 && is_over(&mut self.timer, pause, cx)
@@ -294,10 +301,16 @@ impl Download {
         if let Some(pause) = self.pause {
             move_on(&mut self.timer, pause);
         }
-        let ended = frame.is_none() || self.inner.is_end_stream();
-        if ended && let Some(give_back) = self.give_back.take() {
-            give_back();
+        if frame.is_none() || self.inner.is_end_stream() {
+            self.give_back();
         }
         Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
+    }
+
+    /// The body is over: the connection may serve another request.
+    fn give_back(&mut self) {
+        if let Some(sender) = self.sender.take().filter(|_| self.group.may_pool()) {
+            self.group.pool.put(self.held.target.id, sender);
+        }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -207,18 +208,16 @@ impl Guard {
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.received.drain(..self.given);
         self.given = 0;
-        let before = self.received.len();
-        // Room for one read only while it is needed: an idle connection holds none.
-        self.received.resize(before + READ, 0);
-        let mut buf = ReadBuf::new(&mut self.received[before..]);
+        // On the stack, and not cleared: an idle connection holds no buffer.
+        let mut room = [const { MaybeUninit::uninit() }; READ];
+        let mut buf = ReadBuf::uninit(&mut room);
         let polled = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
-        let read = buf.filled().len();
-        self.received.truncate(before + read);
-        if read == 0 && before == 0 {
+        if polled.is_pending() && self.received.is_empty() {
             self.received = Vec::new();
         }
         ready!(polled)?;
-        Poll::Ready(Ok(read))
+        self.received.extend_from_slice(buf.filled());
+        Poll::Ready(Ok(buf.filled().len()))
     }
 
     /// Whether the client's time is over.

@@ -8,7 +8,7 @@ use http::{
     header::{self, HeaderName},
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::time::{sleep_until, timeout};
 
 use super::{
@@ -358,20 +358,8 @@ impl<'a> Exchange<'a> {
                 return Err(failure(Refusal::gateway_timeout(), late));
             }
         };
-        let limits = self.setup.head_limits;
-        let handshake = hyper::client::conn::http1::Builder::new()
-            .max_headers(limits.max_headers)
-            .max_buf_size(limits.max_bytes.max(MIN_BUFFER))
-            .handshake(TokioIo::new(stream))
-            .await;
-        let (sender, connection) =
-            handshake.map_err(|error| failure(unreachable(), error.to_string()))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to a server broke");
-            }
-        });
-        Ok(sender)
+        let sender = Sender::new(stream, self.setup.head_limits).await;
+        sender.map_err(|error| failure(unreachable(), error.to_string()))
     }
 
     /// The request as the server gets it.
@@ -445,7 +433,7 @@ impl<'a> Exchange<'a> {
             if fresh {
                 sender = self.new_connection(group, forward, held).await?;
             }
-            let sent = while_moving(upload, patience, sender.try_send_request(request)).await;
+            let sent = while_moving(upload, patience, sender.send(request)).await;
             let Some(sent) = sent else {
                 group.failed(held.target.id);
                 let error = format!("{}: no answer in time", held.target.name);
@@ -508,26 +496,10 @@ impl<'a> Exchange<'a> {
         head.version = Version::HTTP_11;
         head.extensions = http::Extensions::new();
         let pause = forward.idle.unwrap_or(self.setup.config.timeouts.idle);
-        let (group, id) = (Arc::clone(group), held.target.id);
-        let give_back = Box::new(move || give_back(group, id, sender));
-        let body = ReplyBody::upstream(body, pause.map(|pause| pause.get()), held, give_back);
+        let pause = pause.map(|pause| pause.get());
+        let body = ReplyBody::upstream(body, pause, held, Arc::clone(group), sender);
         Response::from_parts(head, body)
     }
-}
-
-/// Back into the pool as soon as the connection takes another request.
-fn give_back(group: Arc<UpstreamGroup>, id: crate::balance::ServerId, mut sender: Sender) {
-    if !group.may_pool() {
-        return;
-    }
-    if sender.is_ready() {
-        return group.pool.put(id, sender);
-    }
-    tokio::spawn(async move {
-        if sender.ready().await.is_ok() {
-            group.pool.put(id, sender);
-        }
-    });
 }
 
 /// Waits for `what` until nothing of the upload has moved for `patience`.

@@ -8,7 +8,7 @@ mod pool;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -26,6 +26,9 @@ use crate::{
     datapath::Datapath,
     tls::SystemRoots,
 };
+
+/// Idle connections are looked at this often.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// Which group and server a request may go to, and by what it is told from others.
 #[derive(Clone, Copy, Debug, Default)]
@@ -263,6 +266,9 @@ impl UpstreamGroup {
         if names::has_names(&self.config) {
             tasks.push(tokio::spawn(names::follow(Arc::downgrade(self))));
         }
+        if self.config.keepalive > 0 {
+            tasks.push(tokio::spawn(sweep(Arc::downgrade(self))));
+        }
         if let Some(health) = self.config.health.clone() {
             let datapath = Arc::downgrade(datapath);
             tasks.push(tokio::spawn(health::follow(Arc::downgrade(self), health, datapath)));
@@ -275,6 +281,15 @@ impl Drop for UpstreamGroup {
     fn drop(&mut self) {
         let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
         tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Idle connections that a server has closed, or that are too old, are closed in their turn.
+async fn sweep(group: Weak<UpstreamGroup>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(group) = group.upgrade() else { return };
+        group.pool.sweep();
     }
 }
 

@@ -1,24 +1,107 @@
-//! Idle HTTP connections to servers.
+//! HTTP connections to servers, in use and idle.
+//!
+//! A connection has no task of its own: whoever uses it drives it, in the task of the client's
+//! connection. So no request is handed from thread to thread and back. An idle one is driven by
+//! nobody; a look at it before its next use, and now and then, finds out whether it is still good.
 
 use std::{
     collections::HashMap,
+    pin::Pin,
     sync::{Mutex, PoisonError},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
-use hyper::client::conn::http1::SendRequest;
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{
+        TrySendError,
+        http1::{Builder, Connection, SendRequest},
+    },
+};
+use hyper_util::rt::TokioIo;
 
-use crate::{balance::ServerId, gateway::body::RequestBody};
+use crate::{
+    balance::ServerId,
+    gateway::{body::RequestBody, stream::Stream},
+    handshake::HeadLimits,
+};
 
 /// A connection idle for longer is not used again: servers close theirs after 60 s and more.
 const IDLE: Duration = Duration::from_secs(50);
+/// The least that the library takes as the size of its buffer, in bytes.
+const MIN_BUFFER: usize = 8 * 1024;
 
-/// A connection that takes a request.
-pub(crate) type Sender = SendRequest<RequestBody>;
+/// What moves the bytes of a connection when it is driven.
+type Driver = Pin<Box<Connection<TokioIo<Stream>, RequestBody>>>;
+
+/// A connection to a server.
+pub(crate) struct Sender {
+    requests: SendRequest<RequestBody>,
+    /// None once it has ended.
+    connection: Option<Driver>,
+}
+
+impl Sender {
+    /// Over a stream that nothing was sent on.
+    pub(crate) async fn new(stream: Stream, limits: HeadLimits) -> hyper::Result<Self> {
+        let (requests, connection) = Builder::new()
+            .max_headers(limits.max_headers)
+            .max_buf_size(limits.max_bytes.max(MIN_BUFFER))
+            .handshake(TokioIo::new(stream))
+            .await?;
+        Ok(Self { requests, connection: Some(Box::pin(connection)) })
+    }
+
+    /// Lets the connection do what it can.
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(connection) = &mut self.connection
+            && let Poll::Ready(ended) = connection.as_mut().poll(cx)
+        {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection to a server broke");
+            }
+            self.connection = None;
+        }
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        let mut answer = std::pin::pin!(self.requests.try_send_request(request));
+        let (connection, mut ended) = (&mut self.connection, false);
+        let answered = std::future::poll_fn(|cx| {
+            if let Some(connection) = connection.as_mut().filter(|_| !ended) {
+                ended = connection.as_mut().poll(cx).is_ready();
+            }
+            answer.as_mut().poll(cx)
+        })
+        .await;
+        if ended {
+            self.connection = None;
+        }
+        answered
+    }
+
+    /// Whether it takes another request; finds out what happened since it was last driven.
+    fn is_good(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.connection.is_some() && self.requests.is_ready()
+    }
+}
 
 struct Idle {
     sender: Sender,
     since: Instant,
+}
+
+impl Idle {
+    fn is_good(&mut self) -> bool {
+        self.since.elapsed() < IDLE && self.sender.is_good()
+    }
 }
 
 /// Idle connections by server, at most so many each.
@@ -32,28 +115,37 @@ impl Pool {
         Self { most: most as usize, idle: Mutex::default() }
     }
 
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ServerId, Vec<Idle>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A connection to this server that is good for another request: the one that was used last.
     pub(crate) fn take(&self, id: ServerId) -> Option<Sender> {
-        let mut all = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = all.get_mut(&id)?;
-        let fresh = |entry: &Idle| entry.since.elapsed() < IDLE && entry.sender.is_ready();
-        let taken = std::iter::from_fn(|| idle.pop()).find(fresh);
-        if idle.is_empty() {
-            all.remove(&id);
+        loop {
+            let mut entry = self.lock().get_mut(&id)?.pop()?;
+            if entry.is_good() {
+                return Some(entry.sender);
+            }
         }
-        taken.map(|entry| entry.sender)
     }
 
     /// Keeps a connection for later, unless there are enough.
-    pub(crate) fn put(&self, id: ServerId, sender: Sender) {
-        if self.most == 0 || sender.is_closed() {
+    pub(crate) fn put(&self, id: ServerId, mut sender: Sender) {
+        if self.most == 0 || !sender.is_good() {
             return;
         }
-        let mut all = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.lock();
         let idle = all.entry(id).or_default();
-        idle.retain(|entry| entry.since.elapsed() < IDLE && !entry.sender.is_closed());
         if idle.len() < self.most {
             idle.push(Idle { sender, since: Instant::now() });
         }
+    }
+
+    /// Lets go of connections that are no good any more.
+    pub(super) fn sweep(&self) {
+        self.lock().retain(|_, idle| {
+            idle.retain_mut(Idle::is_good);
+            !idle.is_empty()
+        });
     }
 }
