@@ -23,7 +23,7 @@ use upstream::Upstream;
 
 /// Most bytes that a server may get rid of towards a client that reads none: what the kernel's
 /// buffers of two connections may grow to, and a little of our own.
-const STOPPED_BY: u64 = 16 << 20;
+const STOPPED_BY: u64 = 48 << 20;
 /// How much memory an attack may cost, in KiB.
 const MEMORY_KIB: u64 = 32 << 10;
 const FRAME: &[u8] = b"\x81\x05hello";
