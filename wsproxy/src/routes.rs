@@ -138,7 +138,7 @@ pub fn rewritten(route: &Route, with: &str, target: &str) -> String {
 }
 
 /// What of `path` stands behind the `prefix` that it begins with, in whichever spelling.
-fn behind<'p>(prefix: &str, path: &'p str) -> &'p str {
+pub(crate) fn behind<'p>(prefix: &str, path: &'p str) -> &'p str {
     if let Some(rest) = path.strip_prefix(prefix) {
         return rest;
     }

@@ -166,7 +166,10 @@ pub fn prepare_request(
     }
     let said = |name: &str| headers.values(name).next().map(<[u8]>::to_vec);
     let forwarded_host = if facts.trusted { said("x-forwarded-host") } else { None };
-    let forwarded = if facts.trusted { said("forwarded") } else { None };
+    let forwarded = facts.trusted.then(|| {
+        let lines: Vec<_> = headers.values("forwarded").filter(|line| !line.is_empty()).collect();
+        lines.join(&b", "[..])
+    });
     for name in WRITTEN {
         headers.remove_alike(name);
     }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, Version};
 use hyper::body::Incoming;
 
 use super::{Client, Gateway, body::Upload, setup::Setup, upgrade::Answered};
@@ -33,6 +33,7 @@ struct About {
     request_id: String,
     method: String,
     target: String,
+    http_version: &'static str,
     host: String,
     scheme: &'static str,
     tls_version: Option<&'static str>,
@@ -52,6 +53,7 @@ impl About {
             request_id: facts.request_id.clone(),
             method: facts.method.clone(),
             target: facts.target.clone(),
+            http_version: "HTTP/1.1",
             host: facts.http_host.clone(),
             scheme: client.connection.scheme,
             tls_version: client.connection.tls_version,
@@ -67,7 +69,7 @@ impl About {
             request_id: &self.request_id,
             method: &self.method,
             target: &self.target,
-            http_version: "HTTP/1.1",
+            http_version: self.http_version,
             host: &self.host,
             scheme: self.scheme,
             tls_version: self.tls_version,
@@ -108,9 +110,13 @@ impl Pending {
     ) -> Option<Box<Self>> {
         let log = Arc::clone(gateway.access_log.as_ref()?);
         let headers: &HeaderMap = request.headers();
+        let mut about = About::new(facts, client, headers);
+        if request.version() == Version::HTTP_10 {
+            about.http_version = "HTTP/1.0";
+        }
         Some(Box::new(Self {
             log,
-            about: About::new(facts, client, headers),
+            about,
             began: Instant::now(),
             route: "".into(),
             upstream: None,

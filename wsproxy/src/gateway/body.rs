@@ -36,6 +36,8 @@ pub(super) struct Upload {
     too_large: AtomicBool,
     /// The next of it is the client's to send.
     awaited: AtomicBool,
+    /// All of it is passed on.
+    over: AtomicBool,
     /// What the client did instead.
     fault: Mutex<Option<ClientFault>>,
 }
@@ -60,6 +62,10 @@ impl Upload {
 
     pub(super) fn is_too_large(&self) -> bool {
         self.too_large.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_awaited(&self) -> bool {
@@ -90,7 +96,8 @@ pub(super) fn has_one_length(headers: &HeaderMap) -> bool {
 
 /// The body of a request: as long as it may be, without long pauses.
 pub(crate) struct RequestBody {
-    inner: Incoming,
+    /// None where there is no body to wait for.
+    inner: Option<Incoming>,
     left: u64,
     pause: Duration,
     timer: Option<Pin<Box<Sleep>>>,
@@ -105,7 +112,16 @@ impl RequestBody {
         upload: &Arc<Upload>,
     ) -> Self {
         let left = limit.unwrap_or(u64::MAX);
+        let inner = Some(inner).filter(|inner| !inner.is_end_stream());
+        upload.over.store(inner.is_none(), Ordering::Relaxed);
         Self { inner, left, pause, timer: None, upload: Arc::clone(upload) }
+    }
+
+    /// The same body once more, where there is none.
+    pub(super) fn again(&self, upload: &Arc<Upload>) -> Option<Self> {
+        let (left, pause) = (self.left, self.pause);
+        let again = || Self { inner: None, left, pause, timer: None, upload: Arc::clone(upload) };
+        self.inner.is_none().then(again)
     }
 }
 
@@ -130,7 +146,8 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = &mut *self;
-        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(&mut *inner).poll_frame(cx) else {
             this.upload.awaited.store(true, Ordering::Relaxed);
             if is_over(&mut this.timer, this.pause, cx) {
                 *this.upload.lock() = Some(ClientFault::Late);
@@ -142,6 +159,7 @@ impl Body for RequestBody {
         move_on(&mut this.timer, this.pause);
         this.upload.awaited.store(false, Ordering::Relaxed);
         this.upload.steps.fetch_add(1, Ordering::Relaxed);
+        this.upload.over.store(frame.is_none() || inner.is_end_stream(), Ordering::Relaxed);
         let Some(frame) = frame else { return Poll::Ready(None) };
         let frame = frame.map_err(|error| {
             *this.upload.lock() = Some(ClientFault::Broken);
@@ -161,11 +179,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

@@ -50,6 +50,8 @@ enum End {
     /// The client asked for nothing that failed: it closed between requests,
     /// or got an ordinary answer and a close.
     Done,
+    /// It has its answer, and may still be sending what nobody reads.
+    Unread,
 }
 
 impl From<Refusal> for End {
@@ -69,6 +71,10 @@ pub(super) async fn serve(
     match requests(&gateway, &mut stream, &client, received).await {
         Ok(tunnel) => hand_over(&gateway, stream, &client, place, tunnel),
         Err(End::Done) => {}
+        Err(End::Unread) => {
+            drop(place);
+            say_goodbye(&mut stream, b"").await;
+        }
         Err(End::Silent(reason)) => {
             gateway.metrics.handshake_failures.with_label_values(&[reason]).inc();
             tracing::debug!(client = %client.connection.peer, reason, "handshake failed");
@@ -149,6 +155,7 @@ async fn requests(
                     }
                     (_, Outcome::Refused(refusal)) => return Err(refusal.into()),
                     (_, Outcome::Done) => return Err(End::Done),
+                    (_, Outcome::Unread) => return Err(End::Unread),
                 }
             }
         };
@@ -253,7 +260,7 @@ impl Story<'_> {
         .await?;
         match &mut answered.answer {
             Answer::Switched(switched) => {
-                change(&mut switched.headers, &answered.changes, answered.cookie.as_deref());
+                change(&mut switched.headers, &answered.changes, answered.cookie.as_deref(), facts);
                 let head = switched.to_bytes();
                 self.pass_on_101(stream, forward, &head).await?;
                 let seconds = self.began.elapsed().as_secs_f64();
@@ -269,7 +276,7 @@ impl Story<'_> {
                 tracing::debug!(client = %facts.client, server = %answered.held.target.name,
                     status = other.status, request = facts.request_id,
                     "the upstream refused the upgrade");
-                change(&mut other.headers, &answered.changes, answered.cookie.as_deref());
+                change(&mut other.headers, &answered.changes, answered.cookie.as_deref(), facts);
                 // Bytes behind the request were meant for a tunnel that did not open: they must
                 // not be read as the next request.
                 let stays = request.keep_alive && received.is_empty();
@@ -381,8 +388,15 @@ impl Story<'_> {
     }
 }
 
-fn change(headers: &mut Vec<(String, Vec<u8>)>, changes: &Rendered, cookie: Option<&str>) {
+fn change(
+    headers: &mut Vec<(String, Vec<u8>)>,
+    changes: &Rendered,
+    cookie: Option<&str>,
+    facts: &Facts,
+) {
     changes.apply(headers);
+    headers.retain(|(name, _)| !name.eq_ignore_ascii_case("x-request-id"));
+    headers.push(("X-Request-ID".to_owned(), facts.request_id.as_bytes().to_vec()));
     if let Some(cookie) = cookie {
         headers.push(("Set-Cookie".to_owned(), cookie.as_bytes().to_vec()));
     }

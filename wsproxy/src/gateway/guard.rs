@@ -39,6 +39,8 @@ pub(super) enum Outcome {
     Refused(Refusal),
     /// The client is gone, or its time is over.
     Done,
+    /// It was answered before the end of its request's body, which nobody reads any more.
+    Unread,
 }
 
 /// How long a client may take.
@@ -143,7 +145,9 @@ impl Guard {
     /// The connection, the bytes that nobody has read, and how it ended.
     pub(super) fn into_parts(mut self) -> (Stream, Vec<u8>, Outcome) {
         self.received.drain(..self.given);
-        let outcome = self.shared.lock().take().unwrap_or(Outcome::Done);
+        let unread = matches!(self.state, State::Pass(..));
+        let ended = if unread { Outcome::Unread } else { Outcome::Done };
+        let outcome = self.shared.lock().take().unwrap_or(ended);
         (self.stream, self.received, outcome)
     }
 

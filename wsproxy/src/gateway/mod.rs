@@ -9,6 +9,7 @@ mod body;
 mod connection;
 mod control;
 mod counts;
+mod forward;
 mod guard;
 mod listen;
 mod observer;

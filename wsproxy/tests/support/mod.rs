@@ -466,3 +466,5 @@ pub fn bpf_ids(process: &Path) -> io::Result<Vec<String>> {
     }
     Ok(ids)
 }
+
+pub mod http;

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Idle connections are looked at this often.
-const SWEEP: Duration = Duration::from_secs(10);
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// Which group and server a request may go to, and by what it is told from others.
 #[derive(Clone, Copy, Debug, Default)]

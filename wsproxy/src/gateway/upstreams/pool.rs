@@ -56,14 +56,7 @@ impl Sender {
 
     /// Lets the connection do what it can.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(connection) = &mut self.connection
-            && let Poll::Ready(ended) = connection.as_mut().poll(cx)
-        {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a connection to a server broke");
-            }
-            self.connection = None;
-        }
+        drive(&mut self.connection, cx);
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -72,24 +65,42 @@ impl Sender {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         let mut answer = std::pin::pin!(self.requests.try_send_request(request));
-        let (connection, mut ended) = (&mut self.connection, false);
-        let answered = std::future::poll_fn(|cx| {
-            if let Some(connection) = connection.as_mut().filter(|_| !ended) {
-                ended = connection.as_mut().poll(cx).is_ready();
-            }
+        let connection = &mut self.connection;
+        std::future::poll_fn(|cx| {
+            drive(connection, cx);
             answer.as_mut().poll(cx)
         })
-        .await;
-        if ended {
-            self.connection = None;
+        .await
+    }
+
+    /// Gives the connection a task of its own: its request's body is to go on whether or not the
+    /// client takes the answer. It serves no other request then.
+    pub(crate) fn detach(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection to a server broke");
+                }
+            });
         }
-        answered
     }
 
     /// Whether it takes another request; finds out what happened since it was last driven.
     fn is_good(&mut self) -> bool {
         self.drive(&mut Context::from_waker(Waker::noop()));
         self.connection.is_some() && self.requests.is_ready()
+    }
+}
+
+/// One that has ended is let go of at once: what waits for its answer hears of it only then.
+fn drive(connection: &mut Option<Driver>, cx: &mut Context<'_>) {
+    if let Some(driver) = connection
+        && let Poll::Ready(ended) = driver.as_mut().poll(cx)
+    {
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection to a server broke");
+        }
+        *connection = None;
     }
 }
 
