@@ -3,15 +3,13 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::{ProtocolVersion, server::Acceptor};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 use tokio_rustls::{StartHandshake, TlsStream};
 
 use super::{
-    Client, Gateway, limited,
+    Client, Gateway,
+    connection::say_goodbye,
+    limited,
     listen::Accepted,
     setup::ListenerSetup,
     stream::{NOWHERE, Stream},
@@ -168,8 +166,7 @@ async fn hello(
                     let _written = alert.write_all(&mut answer);
                     tls::explain_tls(&error)
                 };
-                // Nobody may be there to read it.
-                let _ = timeout(LAST_WORDS, stream.write_all(&answer)).await;
+                say_goodbye(stream, &answer).await;
                 return Err(Turned(label));
             }
         }
@@ -183,6 +180,3 @@ async fn hello(
         first.extend_from_slice(&received[..received.len().min(missing)]);
     }
 }
-
-/// How long the answer to who speaks no TLS may take.
-const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@
 use std::{future::Future, io, sync::Arc, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     time::{Instant, timeout},
 };
 
@@ -70,7 +70,7 @@ pub(super) async fn serve(
 ) {
     match requests(&gateway, &mut stream, &client, received).await {
         Ok(tunnel) => hand_over(&gateway, stream, &client, place, tunnel),
-        Err(End::Done) => {}
+        Err(End::Done) => stream.close().await,
         Err(End::Unread) => {
             drop(place);
             say_goodbye(&mut stream, b"").await;
@@ -103,7 +103,10 @@ pub(super) async fn refuse(
     say_goodbye(&mut stream, &refusal.to_bytes()).await;
 }
 
-async fn say_goodbye(client: &mut Stream, last_words: &[u8]) {
+pub(super) async fn say_goodbye<S>(client: &mut S, last_words: &[u8])
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let goodbye = async {
         client.write_all(last_words).await?;
         client.shutdown().await?;

@@ -235,7 +235,7 @@ impl Exchange<'_> {
                         return Err(body_missing(fault).into());
                     }
                     group.failed(held.target.id);
-                    let error = failed.error();
+                    let error = with_causes(failed.error());
                     let text = "The upstream server broke off the request.";
                     let error = Some(format!("{}: {error}", held.target.name));
                     return Err(Failure { refusal: Refusal::bad_gateway(text), error });
@@ -288,6 +288,17 @@ fn again(request: &Request<RequestBody>, upload: &Arc<Upload>) -> Option<Request
     *again.version_mut() = request.version();
     *again.headers_mut() = request.headers().clone();
     Some(again)
+}
+
+/// What failed, and why, down to the system's or TLS's own word for it.
+fn with_causes(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
 }
 
 /// The connection broke.

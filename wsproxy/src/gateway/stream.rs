@@ -5,11 +5,13 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::{TcpStream, UnixStream},
+    time::timeout,
 };
 use tokio_rustls::TlsStream;
 
@@ -17,6 +19,9 @@ use crate::datapath::Endpoint;
 
 /// The address of who has none: the other end of a Unix socket.
 pub(super) const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// For the last words of TLS.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// A connection of tokio's.
 #[derive(Debug)]
@@ -32,6 +37,14 @@ impl Stream {
     /// Lends the stream to who must own it.
     pub(super) fn lend(&mut self) -> Self {
         std::mem::replace(self, Self::Lent)
+    }
+
+    /// Closes in order: under TLS the peer is told so first.
+    pub(super) async fn close(mut self) {
+        if matches!(self, Self::Tls(_)) {
+            // A peer that is gone or too slow gets no more of our time.
+            let _gone_or_slow = timeout(CLOSE, self.shutdown()).await;
+        }
     }
 
     /// Our own address on it.
