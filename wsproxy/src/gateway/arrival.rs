@@ -136,9 +136,14 @@ async fn accept_tls(
     let accepted = hello.map_err(|_| Turned("tls_timeout"))??;
     let left = patience.saturating_sub(began.elapsed());
     let handshake = StartHandshake::from_parts(accepted, stream).into_stream(config);
-    match timeout(left, handshake).await {
+    match timeout(left, handshake.into_fallible()).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(Turned(tls::explain(&error))),
+        Ok(Err((error, mut stream))) => {
+            // The alert is out. With TLS 1.3 a request may be on its way already: a reset for it
+            // would destroy the alert.
+            say_goodbye(&mut stream, b"").await;
+            Err(Turned(tls::explain(&error)))
+        }
         Err(_) => Err(Turned("tls_timeout")),
     }
 }

@@ -70,7 +70,7 @@ pub(super) async fn serve(
 ) {
     match requests(&gateway, &mut stream, &client, received).await {
         Ok(tunnel) => hand_over(&gateway, stream, &client, place, tunnel),
-        Err(End::Done) => stream.close().await,
+        Err(End::Done) => {}
         Err(End::Unread) => {
             drop(place);
             say_goodbye(&mut stream, b"").await;
@@ -103,6 +103,7 @@ pub(super) async fn refuse(
     say_goodbye(&mut stream, &refusal.to_bytes()).await;
 }
 
+/// Says the last words and closes so that they arrive.
 pub(super) async fn say_goodbye<S>(client: &mut S, last_words: &[u8])
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -222,7 +223,10 @@ async fn read_request(
             Ok(Ok(0)) => return Err(End::Silent("client_left")),
             Ok(Ok(_)) => {}
             Ok(Err(_)) => return Err(End::Silent("client_broke")),
-            Err(_) if received.is_empty() && !first => return Err(End::Done),
+            Err(_) if received.is_empty() && !first => {
+                client.say_end().await;
+                return Err(End::Done);
+            }
             Err(_) => return Err(Refusal::timeout().into()),
         }
     }

@@ -55,6 +55,8 @@ pub use setup::try_files;
 
 /// Bytes of one read during a handshake; also the most early bytes in hand.
 const READ: usize = 8 * 1024;
+/// Room for one read, in bytes, at least: most heads fit.
+const HEAD: usize = 1024;
 /// Threads that own sessions, at most, when nothing is configured.
 const MOST_WORKERS: usize = 64;
 
@@ -140,6 +142,8 @@ impl Gateway {
 /// At most [`READ`] more bytes into `buffer`, whatever its spare capacity.
 fn limited(buffer: &mut Vec<u8>) -> bytes::buf::Limit<&mut Vec<u8>> {
     use bytes::BufMut as _;
+    // Else a read takes as little as an empty vector grows by at first.
+    buffer.reserve(HEAD);
     buffer.limit(READ)
 }
 

@@ -79,11 +79,16 @@ pub(super) async fn serve(
         stopping = true;
         std::pin::Pin::new(&mut connection).graceful_shutdown();
     };
-    if let Err(error) = ended {
-        tracing::debug!(client = %client.connection.peer, %error, "connection broken off");
-    }
     let (owned, rest, outcome) = connection.into_parts().io.into_parts();
     *stream = owned;
+    match (ended, &outcome) {
+        // An answer that was cut off must not look whole: no orderly end.
+        (Err(error), _) => {
+            tracing::debug!(client = %client.connection.peer, %error, "connection broken off");
+        }
+        (Ok(()), Outcome::Done) => stream.say_end().await,
+        (Ok(()), Outcome::Upgrade(..) | Outcome::Refused(_) | Outcome::Unread) => {}
+    }
     (rest, outcome)
 }
 

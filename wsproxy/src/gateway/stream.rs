@@ -20,8 +20,8 @@ use crate::datapath::Endpoint;
 /// The address of who has none: the other end of a Unix socket.
 pub(super) const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-/// For the last words of TLS.
-const CLOSE: Duration = Duration::from_secs(1);
+/// How long the last word of TLS may take.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// A connection of tokio's.
 #[derive(Debug)]
@@ -39,11 +39,12 @@ impl Stream {
         std::mem::replace(self, Self::Lent)
     }
 
-    /// Closes in order: under TLS the peer is told so first.
-    pub(super) async fn close(mut self) {
-        if matches!(self, Self::Tls(_)) {
-            // A peer that is gone or too slow gets no more of our time.
-            let _gone_or_slow = timeout(CLOSE, self.shutdown()).await;
+    /// Says that nothing more comes, where the end of the connection alone does not: with TLS
+    /// somebody in between could have made that one (RFC 8446 section 6.1).
+    pub(super) async fn say_end(&mut self) {
+        if let Self::Tls(stream) = self {
+            // Who is gone or too slow does not hear it.
+            let _gone_or_slow = timeout(LAST_WORD, stream.shutdown()).await;
         }
     }
 

@@ -195,6 +195,17 @@ fn clients_that_do_not_go_on_disturb_nobody_and_are_closed() {
 }
 
 #[test]
+fn a_hello_may_come_byte_by_byte() {
+    let front = start("", "");
+    let mut client = front.client(&client_config(BOTH, None), "localhost");
+    let mut hello = Vec::new();
+    client.conn.write_tls(&mut hello).unwrap();
+    hello.iter().for_each(|byte| client.sock.write_all(&[*byte]).unwrap());
+    let (mut upstream, _) = front.open(&mut client);
+    carries(&mut client, &mut upstream);
+}
+
+#[test]
 fn a_stop_does_not_wait_for_handshakes() {
     let front = start("", "");
     let mut stalled = front.proxy.connect();
