@@ -220,6 +220,8 @@ fn an_answer_that_is_cut_off_is_not_whole() {
         let end = std::io::Read::read_to_end(&mut client.stream, &mut answer);
         let answer = String::from_utf8(answer).unwrap();
         let whole = match end {
+            // Cut off before the gateway had passed anything on: no answer at all.
+            Ok(_) if answer.is_empty() => false,
             Ok(_) => answer.ends_with("\r\n0\r\n\r\n") || !answer.contains("chunked"),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::ConnectionReset);
