@@ -48,6 +48,8 @@ pub struct Facts {
     pub request_number: Option<u64>,
     /// The `X-Forwarded-For` that the upstream gets.
     pub forwarded_for: String,
+    /// Where in it the peer's own address begins.
+    peer_at: usize,
     /// How the client speaks to us, or to a trusted proxy before us.
     pub scheme: Cow<'static, str>,
 }
@@ -91,7 +93,8 @@ impl Facts {
                 }
             }
         }
-        forwarded_for.push_str(&peer.to_string());
+        let before = forwarded_for.len();
+        push_address(&mut forwarded_for, peer);
         Self {
             client: client_of(clients, peer, headers),
             trusted,
@@ -102,8 +105,15 @@ impl Facts {
             request_id,
             request_number,
             forwarded_for,
+            peer_at: before,
             scheme,
         }
+    }
+
+    /// The address of the peer, as text.
+    #[must_use]
+    pub fn peer_text(&self) -> &str {
+        self.forwarded_for.get(self.peer_at..).unwrap_or_default()
     }
 
     /// The path as it came.
@@ -167,7 +177,31 @@ pub fn request_id(seed: u64, count: u64) -> String {
     let mut mixed = count.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed.rotate_left(32);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    format!("{seed:016x}{:016x}", mixed ^ (mixed >> 31))
+    let both = u128::from(seed) << 64 | u128::from(mixed ^ (mixed >> 31));
+    // For each request: several times as fast as the formatting of the library.
+    let digit = |at: u32| b"0123456789abcdef"[(both >> (4 * (31 - at)) & 15) as usize];
+    (0..32).map(|at| char::from(digit(at))).collect()
+}
+
+/// Writes an address; for each request, hence by hand where that is simple.
+fn push_address(text: &mut String, address: IpAddr) {
+    let IpAddr::V4(address) = address else {
+        text.push_str(&address.to_string());
+        return;
+    };
+    for (at, octet) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        let digit = |value: u8| char::from(b'0' + value % 10);
+        if octet >= 100 {
+            text.push(digit(octet / 100));
+        }
+        if octet >= 10 {
+            text.push(digit(octet / 10));
+        }
+        text.push(digit(octet));
+    }
 }
 
 #[cfg(test)]
@@ -193,6 +227,18 @@ mod tests {
         let ids: std::collections::HashSet<_> = (0..10_000).map(|n| request_id(7, n)).collect();
         assert_eq!(ids.len(), 10_000);
         assert!(ids.iter().all(|id| id.len() == 32));
+        assert_eq!(request_id(0xab, 0)[..16], format!("{:016x}", 0xab));
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_library_writes_them() {
+        let octets = [0, 1, 9, 10, 11, 99, 100, 101, 109, 110, 199, 200, 255];
+        let v4 = octets.map(|octet| IpAddr::from([octet, 255 - octet, octet, octet / 3]));
+        for address in v4.into_iter().chain(["2001:db8::1".parse().unwrap()]) {
+            let mut text = String::new();
+            push_address(&mut text, address);
+            assert_eq!(text, address.to_string());
+        }
     }
 
     #[test]

@@ -16,6 +16,10 @@ pub trait Headers {
     fn remove_alike(&mut self, name: &str);
     /// Adds a line; one that is no valid header is left out.
     fn add(&mut self, name: &str, value: &[u8]);
+    /// Takes away every line that this hop writes itself, however it is spelled.
+    fn remove_written(&mut self);
+    /// Adds a line of this hop.
+    fn write(&mut self, line: &Written, value: &[u8]);
 }
 
 impl Headers for Vec<(String, Vec<u8>)> {
@@ -38,6 +42,14 @@ impl Headers for Vec<(String, Vec<u8>)> {
         if HeaderValue::from_bytes(value).is_ok() {
             self.push((name.to_owned(), value.to_vec()));
         }
+    }
+
+    fn remove_written(&mut self) {
+        self.retain(|(name, _)| !is_written(&name.to_ascii_lowercase()));
+    }
+
+    fn write(&mut self, line: &Written, value: &[u8]) {
+        self.add(line.spelled, value);
     }
 }
 
@@ -63,6 +75,54 @@ impl Headers for HeaderMap {
         {
             self.append(name, value);
         }
+    }
+
+    fn remove_written(&mut self) {
+        while let Some(name) = self.keys().find(|name| is_written(name.as_str())).cloned() {
+            HeaderMap::remove(self, name);
+        }
+    }
+
+    fn write(&mut self, line: &Written, value: &[u8]) {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            self.append(&line.name, value);
+        }
+    }
+}
+
+/// A header that this hop writes itself, whoever wrote it before.
+#[derive(Debug)]
+pub struct Written {
+    spelled: &'static str,
+    name: HeaderName,
+}
+
+impl Written {
+    const fn new(spelled: &'static str, lower: &'static str) -> Self {
+        Self { spelled, name: HeaderName::from_static(lower) }
+    }
+}
+
+static X_FORWARDED_FOR: Written = Written::new("X-Forwarded-For", "x-forwarded-for");
+static X_FORWARDED_PROTO: Written = Written::new("X-Forwarded-Proto", "x-forwarded-proto");
+static X_FORWARDED_HOST: Written = Written::new("X-Forwarded-Host", "x-forwarded-host");
+static X_REAL_IP: Written = Written::new("X-Real-IP", "x-real-ip");
+static X_REQUEST_ID: Written = Written::new("X-Request-ID", "x-request-id");
+static FORWARDED: Written = Written::new("Forwarded", "forwarded");
+
+/// Whether this hop writes the line itself; `name` is in lower case.
+fn is_written(name: &str) -> bool {
+    // Most names are told by their first letter.
+    let (first, ours) = (
+        name.as_bytes().first(),
+        [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST, &X_REAL_IP, &X_REQUEST_ID],
+    );
+    match first {
+        Some(b'x') => {
+            ours.iter().map(|line| line.name.as_str()).any(|n| n == name || is_alike(name, n))
+        }
+        Some(b'f') => name == FORWARDED.name.as_str(),
+        _ => false,
     }
 }
 
@@ -141,10 +201,6 @@ impl Rendered {
     }
 }
 
-/// Headers that this hop writes itself, whoever wrote them before.
-const WRITTEN: [&str; 5] =
-    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "x-request-id"];
-
 /// Makes of the headers that came those that the upstream gets. `server` is its own address,
 /// for [`HostHeader::Upstream`].
 pub fn prepare_request(
@@ -170,36 +226,37 @@ pub fn prepare_request(
         let lines: Vec<_> = headers.values("forwarded").filter(|line| !line.is_empty()).collect();
         lines.join(&b", "[..])
     });
-    for name in WRITTEN {
-        headers.remove_alike(name);
-    }
-    headers.remove("forwarded");
-    let client = facts.client.to_string();
-    headers.add("X-Forwarded-For", facts.forwarded_for.as_bytes());
-    headers.add("X-Forwarded-Proto", facts.scheme.as_bytes());
-    let forwarded_host = forwarded_host.unwrap_or_else(|| facts.http_host.as_bytes().to_vec());
+    headers.remove_written();
+    headers.write(&X_FORWARDED_FOR, facts.forwarded_for.as_bytes());
+    headers.write(&X_FORWARDED_PROTO, facts.scheme.as_bytes());
+    let forwarded_host = forwarded_host.as_deref().unwrap_or(facts.http_host.as_bytes());
     if !forwarded_host.is_empty() {
-        headers.add("X-Forwarded-Host", &forwarded_host);
+        headers.write(&X_FORWARDED_HOST, forwarded_host);
     }
-    headers.add("X-Real-IP", client.as_bytes());
-    headers.add("X-Request-ID", facts.request_id.as_bytes());
-    headers.add("Forwarded", &forwarded_line(forwarded, facts, connection));
+    if facts.trusted {
+        headers.write(&X_REAL_IP, facts.client.to_string().as_bytes());
+    } else {
+        headers.write(&X_REAL_IP, facts.peer_text().as_bytes());
+    }
+    headers.write(&X_REQUEST_ID, facts.request_id.as_bytes());
+    headers.write(&FORWARDED, &forwarded_line(forwarded, facts, connection));
     changes.apply(headers);
 }
 
 /// `Forwarded` with our element at its end (RFC 7239 section 4).
 fn forwarded_line(before: Option<Vec<u8>>, facts: &Facts, connection: &Connection) -> Vec<u8> {
-    let peer = connection.peer.ip().to_canonical();
-    let node = if peer.is_ipv6() { format!("\"[{peer}]\"") } else { peer.to_string() };
+    let peer = facts.peer_text();
+    let (open, close) = if peer.contains(':') { ("\"[", "]\"") } else { ("", "") };
+    let host = facts.http_host.as_str();
+    let (host_is, host_ends) = if host.is_empty() { ("", "") } else { (";host=\"", "\"") };
+    let ours = ["for=", open, peer, close, host_is, host, host_ends, ";proto=", connection.scheme];
     let mut line = before.filter(|value| !value.is_empty()).unwrap_or_default();
-    if !line.is_empty() {
-        line.extend_from_slice(b", ");
+    let comma: &[u8] = if line.is_empty() { b"" } else { b", " };
+    line.reserve_exact(comma.len() + ours.iter().map(|part| part.len()).sum::<usize>());
+    line.extend_from_slice(comma);
+    for part in ours {
+        line.extend_from_slice(part.as_bytes());
     }
-    line.extend_from_slice(format!("for={node}").as_bytes());
-    if !facts.http_host.is_empty() {
-        line.extend_from_slice(format!(";host=\"{}\"", facts.http_host).as_bytes());
-    }
-    line.extend_from_slice(format!(";proto={}", connection.scheme).as_bytes());
     line
 }
 

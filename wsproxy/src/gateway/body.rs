@@ -16,12 +16,12 @@ use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
     access::Pending,
     guard::InFlight,
-    upstreams::{Held, Sender, UpstreamGroup},
+    timer::Deadline,
+    upstreams::{Held, Sender, UpstreamGroup, asleep},
 };
 use crate::files::FileBody;
 
@@ -100,7 +100,7 @@ pub(crate) struct RequestBody {
     inner: Option<Incoming>,
     left: u64,
     pause: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
+    deadline: Deadline,
     upload: Arc<Upload>,
 }
 
@@ -114,27 +114,28 @@ impl RequestBody {
         let left = limit.unwrap_or(u64::MAX);
         let inner = Some(inner).filter(|inner| !inner.is_end_stream());
         upload.over.store(inner.is_none(), Ordering::Relaxed);
-        Self { inner, left, pause, timer: None, upload: Arc::clone(upload) }
+        Self { inner, left, pause, deadline: Deadline::default(), upload: Arc::clone(upload) }
     }
 
     /// The same body once more, where there is none.
     pub(super) fn again(&self, upload: &Arc<Upload>) -> Option<Self> {
-        let (left, pause) = (self.left, self.pause);
-        let again = || Self { inner: None, left, pause, timer: None, upload: Arc::clone(upload) };
+        let again = || Self {
+            inner: None,
+            left: self.left,
+            pause: self.pause,
+            deadline: Deadline::default(),
+            upload: Arc::clone(upload),
+        };
         self.inner.is_none().then(again)
     }
 }
 
-/// Ready when nothing moved for `pause`.
-fn is_over(timer: &mut Option<Pin<Box<Sleep>>>, pause: Duration, cx: &mut Context<'_>) -> bool {
-    let timer = timer.get_or_insert_with(|| Box::pin(sleep(pause)));
-    timer.as_mut().poll(cx).is_ready()
-}
-
-fn move_on(timer: &mut Option<Pin<Box<Sleep>>>, pause: Duration) {
-    if let Some(timer) = timer {
-        timer.as_mut().reset(Instant::now() + pause);
+/// Whether nothing moved for `pause`, since the first time that this was asked.
+fn is_over(deadline: &mut Deadline, pause: Duration, cx: &mut Context<'_>) -> bool {
+    if !deadline.is_set() {
+        deadline.set(pause);
     }
+    deadline.poll_passed(cx)
 }
 
 impl Body for RequestBody {
@@ -149,14 +150,14 @@ impl Body for RequestBody {
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(&mut *inner).poll_frame(cx) else {
             this.upload.awaited.store(true, Ordering::Relaxed);
-            if is_over(&mut this.timer, this.pause, cx) {
+            if is_over(&mut this.deadline, this.pause, cx) {
                 *this.upload.lock() = Some(ClientFault::Late);
                 let error = io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending");
                 return Poll::Ready(Some(Err(error)));
             }
             return Poll::Pending;
         };
-        move_on(&mut this.timer, this.pause);
+        this.deadline.clear();
         this.upload.awaited.store(false, Ordering::Relaxed);
         this.upload.steps.fetch_add(1, Ordering::Relaxed);
         this.upload.over.store(frame.is_none() || inner.is_end_stream(), Ordering::Relaxed);
@@ -197,7 +198,7 @@ enum Kind {
 struct Download {
     inner: Incoming,
     pause: Option<Duration>,
-    timer: Option<Pin<Box<Sleep>>>,
+    deadline: Deadline,
     /// The connection; back into its group's pool when the body was read to its end.
     sender: Option<Sender>,
     group: Arc<UpstreamGroup>,
@@ -231,7 +232,8 @@ impl ReplyBody {
         sender: Sender,
     ) -> Self {
         let sender = Some(sender);
-        let mut download = Box::new(Download { inner, pause, timer: None, sender, group, held });
+        let mut download =
+            Box::new(Download { inner, pause, deadline: Deadline::default(), sender, group, held });
         // hyper does not ask for the frames of an empty body.
         if download.inner.is_end_stream() {
             download.give_back();
@@ -304,25 +306,38 @@ impl Download {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        if let Some(sender) = &mut self.sender {
-            sender.drive(cx);
-        }
-        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+        let Poll::Ready(frame) = self.poll_inner(cx) else {
             if let Some(pause) = self.pause
-                && is_over(&mut self.timer, pause, cx)
+                && is_over(&mut self.deadline, pause, cx)
             {
                 let error = io::Error::new(io::ErrorKind::TimedOut, "the server stopped sending");
                 return Poll::Ready(Some(Err(error)));
             }
             return Poll::Pending;
         };
-        if let Some(pause) = self.pause {
-            move_on(&mut self.timer, pause);
-        }
+        self.deadline.clear();
         if frame.is_none() || self.inner.is_end_stream() {
             self.give_back();
         }
         Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
+    }
+
+    fn poll_inner(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut inner = Pin::new(&mut self.inner);
+        match &mut self.sender {
+            Some(sender) if sender.is_driven() => {
+                let at_hand = inner.as_mut().poll_frame(&mut asleep());
+                if at_hand.is_ready() {
+                    return at_hand;
+                }
+                sender.drive(cx);
+                inner.poll_frame(&mut asleep())
+            }
+            _ => inner.poll_frame(cx),
+        }
     }
 
     /// The body is over: the connection may serve another request.

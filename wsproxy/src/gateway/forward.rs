@@ -1,13 +1,13 @@
 //! A plain request on its way to a server of its route's group, and the answer back.
 
-use std::{error::Error as _, sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc};
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
     header::{self, HeaderName},
 };
 use hyper::body::Incoming;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::timeout;
 
 use super::{
     access::Pending,
@@ -23,6 +23,15 @@ use crate::{
     handshake::{Refusal, RefusalReason},
     routes::rewritten,
 };
+
+/// Where a request goes.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    route: &'a RouteSetup,
+    forward: &'a Forward,
+    group: &'a UpstreamGroup,
+    held: &'a Held,
+}
 
 impl Exchange<'_> {
     /// To a server of the route's group and back.
@@ -77,9 +86,8 @@ impl Exchange<'_> {
         let server = &held.target.name;
         let connection = &self.client.connection;
         let rendered = Rendered::new(changes, &self.facts, connection, &head.headers, server);
-        let request = self.request_for(route, forward, &held, head, body)?;
-        let answer = self.answer(group, forward, (sender, kept), request, &upload, &held).await?;
-        let (sender, response) = answer;
+        let way = Way { route, forward, group, held: &held };
+        let (sender, response) = self.answer(way, (sender, kept), &head, body, &upload).await?;
         group.succeeded(held.target.id);
         if let Some(pending) = pending {
             pending.upstream_answered(&upload);
@@ -130,21 +138,20 @@ impl Exchange<'_> {
     /// The request as the server gets it.
     fn request_for(
         &self,
-        route: &RouteSetup,
-        forward: &Forward,
-        held: &Held,
-        head: http::request::Parts,
+        Way { route, forward, held, .. }: Way<'_>,
+        head: &http::request::Parts,
         body: RequestBody,
     ) -> Result<Request<RequestBody>, Failure> {
         let connection = &self.client.connection;
-        let mut headers = head.headers;
-        let wants_trailers = headers
+        let wants_trailers = head
+            .headers
             .get_all(header::TE)
             .iter()
             .any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
         let changes = &route.config.request_headers;
-        let rendered = Rendered::new(changes, &self.facts, connection, &headers, &held.target.name);
-        without_hop_by_hop(&mut headers);
+        let server = &*held.target.name;
+        let rendered = Rendered::new(changes, &self.facts, connection, &head.headers, server);
+        let mut headers = beyond_this_hop(&head.headers);
         headers.remove(header::EXPECT);
         if http_body::Body::size_hint(&body).exact().is_none() {
             // The library would take it that a GET has none, and drop it.
@@ -167,15 +174,16 @@ impl Exchange<'_> {
                 headers.insert(header::HOST, host);
             }
         }
-        let target = match &forward.rewrite {
+        let uri = match &forward.rewrite {
             Some(with) if self.facts.target != "*" => {
-                rewritten(&route.config, with, &self.facts.target)
+                let target = rewritten(&route.config, with, &self.facts.target);
+                target.parse::<Uri>().map_err(|_| no_route())?
             }
-            _ => self.facts.target.clone(),
+            _ if head.uri.authority().is_none() => head.uri.clone(),
+            _ => self.facts.target.parse::<Uri>().map_err(|_| no_route())?,
         };
-        let uri = target.parse::<Uri>().map_err(|_| no_route())?;
         let mut request = Request::new(body);
-        *request.method_mut() = head.method;
+        *request.method_mut() = head.method.clone();
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = headers;
@@ -185,23 +193,24 @@ impl Exchange<'_> {
     /// Sends the request and waits for the head of the answer, as long as something moves.
     async fn answer(
         &self,
-        group: &UpstreamGroup,
-        forward: &Forward,
+        way: Way<'_>,
         (mut sender, kept): (Sender, bool),
-        mut request: Request<RequestBody>,
+        head: &http::request::Parts,
+        body: RequestBody,
         upload: &Arc<Upload>,
-        held: &Held,
     ) -> Result<(Sender, Response<Incoming>), Failure> {
+        let Way { forward, group, held, .. } = way;
         let patience = forward.answer.unwrap_or(self.setup.config.timeouts.upstream_answer).get();
         // A pooled connection may have been closed by its server while it was idle. What was sent
         // into the close may be sent again where that changes nothing (RFC 9110 section 9.2.2).
-        let mut spare = if kept { again(&request, upload) } else { None };
+        let may_repeat = kept && head.method.is_idempotent();
+        let mut spare = if may_repeat { body.again(upload) } else { None };
+        let mut request = self.request_for(way, head, body)?;
         for fresh in [false, true] {
             if fresh {
                 sender = self.new_connection(group, forward, held).await?;
             }
-            let sent = while_moving(upload, patience, sender.send(request)).await;
-            let Some(sent) = sent else {
+            let Some(sent) = sender.send(request, upload, patience).await else {
                 group.failed(held.target.id);
                 let error = format!("{}: no answer in time", held.target.name);
                 return Err(Failure { refusal: Refusal::gateway_timeout(), error: Some(error) });
@@ -222,10 +231,19 @@ impl Exchange<'_> {
                 Err(mut failed) => {
                     // What was never sent may be sent again.
                     let closed = failed.error().is_incomplete_message() || is_io(failed.error());
-                    let back = failed.take_message().or(spare.take().filter(|_| closed));
-                    if let Some(back) = back.filter(|_| !fresh) {
-                        request = back;
-                        continue;
+                    let unsent = failed.take_message();
+                    let again = spare.take().filter(|_| closed);
+                    match (unsent, again) {
+                        _ if fresh => {}
+                        (Some(unsent), _) => {
+                            request = unsent;
+                            continue;
+                        }
+                        (None, Some(body)) => {
+                            request = self.request_for(way, head, body)?;
+                            continue;
+                        }
+                        (None, None) => {}
                     }
                     if upload.is_too_large() {
                         return Err(body_too_large().into());
@@ -276,20 +294,6 @@ impl Exchange<'_> {
     }
 }
 
-/// The same request once more, where it has no body and may come twice.
-fn again(request: &Request<RequestBody>, upload: &Arc<Upload>) -> Option<Request<RequestBody>> {
-    let body = request.body().again(upload)?;
-    if !request.method().is_idempotent() {
-        return None;
-    }
-    let mut again = Request::new(body);
-    *again.method_mut() = request.method().clone();
-    *again.uri_mut() = request.uri().clone();
-    *again.version_mut() = request.version();
-    *again.headers_mut() = request.headers().clone();
-    Some(again)
-}
-
 /// What failed, and why, down to the system's or TLS's own word for it.
 fn with_causes(error: &hyper::Error) -> String {
     let mut text = error.to_string();
@@ -306,53 +310,48 @@ fn is_io(error: &hyper::Error) -> bool {
     error.source().is_some_and(|source| source.is::<std::io::Error>())
 }
 
-/// Waits for `what` until nothing of the upload has moved for `patience`.
-async fn while_moving<T>(
-    upload: &Upload,
-    patience: Duration,
-    what: impl Future<Output = T>,
-) -> Option<T> {
-    let mut what = std::pin::pin!(what);
-    loop {
-        let steps = upload.steps();
-        let deadline = tokio::time::Instant::now() + patience;
-        tokio::select! {
-            done = &mut what => return Some(done),
-            () = sleep_until(deadline) => {
-                // A client may pause for longer: `timeouts.request_body` is for that.
-                if upload.steps() == steps && !upload.is_awaited() {
-                    return None;
-                }
-            }
-        }
+/// The headers of a request that go further than this hop (RFC 9110 section 7.6.1), with room for
+/// those that we add.
+fn beyond_this_hop(from: &HeaderMap) -> HeaderMap {
+    const ADDED: usize = 8;
+    let named: Vec<&str> = from.get_all(header::CONNECTION).iter().flat_map(tokens).collect();
+    let is_named = |name: &HeaderName| named.iter().any(|n| n.eq_ignore_ascii_case(name.as_str()));
+    let mut to = HeaderMap::with_capacity(from.len() + ADDED);
+    for (name, value) in from.iter().filter(|(name, _)| !ends_here(name) && !is_named(name)) {
+        to.append(name, value.clone());
+    }
+    to
+}
+
+/// Takes what ends at this hop out of an answer.
+fn without_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<_> = headers.get_all(header::CONNECTION).iter().cloned().collect();
+    for name in named.iter().flat_map(tokens) {
+        headers.remove(name);
+    }
+    while let Some(name) = headers.keys().find(|name| ends_here(name)).cloned() {
+        headers.remove(name);
     }
 }
 
-/// What ends at this hop (RFC 9110 section 7.6.1).
-fn without_hop_by_hop(headers: &mut HeaderMap) {
-    let mut named = Vec::new();
-    for value in headers.get_all(header::CONNECTION) {
-        let Ok(text) = value.to_str() else { continue };
-        let names = text.split(',').filter_map(|name| name.trim().parse::<HeaderName>().ok());
-        named.extend(names);
-    }
-    for name in named {
-        if !crate::handshake::is_for_all_recipients(name.as_str()) {
-            headers.remove(name);
-        }
-    }
-    for name in [
-        header::CONNECTION,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-    ] {
-        headers.remove(name);
-    }
+/// The names in a `Connection` header, but for those that it can't take away.
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    let names = value.to_str().unwrap_or_default().split(',').map(str::trim);
+    names.filter(|name| !crate::handshake::is_for_all_recipients(name))
+}
+
+fn ends_here(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 fn body_missing(fault: ClientFault) -> Refusal {

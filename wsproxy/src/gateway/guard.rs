@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -17,11 +17,10 @@ use std::{
 use hyper::rt::ReadBufCursor;
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
-    sync::Notify,
-    time::{Instant, Sleep, sleep_until},
+    time::Instant,
 };
 
-use super::stream::Stream;
+use super::{stream::Stream, timer::Deadline};
 use crate::handshake::{
     BodyFraming, BodyTracker, HeadLimits, Incoming, Progress, Refusal, UpgradeRequest,
     parse_incoming,
@@ -66,8 +65,8 @@ enum State {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     in_flight: AtomicU32,
+    stopped: AtomicBool,
     outcome: Mutex<Option<Outcome>>,
-    changed: Notify,
 }
 
 /// A request that is being answered.
@@ -80,17 +79,10 @@ impl Shared {
         InFlight(Arc::clone(self))
     }
 
-    /// Returns when the guard has stopped and every request is answered.
-    pub(super) async fn is_over(&self) {
-        loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
-            changed.as_mut().enable();
-            let stopped = self.lock().is_some();
-            if stopped && self.in_flight.load(Ordering::SeqCst) == 0 {
-                return;
-            }
-            changed.await;
-        }
+    /// Whether the guard has stopped and every request is answered: both happen while the
+    /// connection is polled.
+    pub(super) fn is_over(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst) && self.in_flight.load(Ordering::SeqCst) == 0
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Outcome>> {
@@ -101,7 +93,6 @@ impl Shared {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
-        self.0.changed.notify_waiters();
     }
 }
 
@@ -115,7 +106,7 @@ pub(super) struct Guard {
     limits: HeadLimits,
     patience: Patience,
     /// When the client must have sent a whole head; from its first byte.
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadline: Deadline,
     began: Option<Instant>,
     shared: Arc<Shared>,
 }
@@ -136,7 +127,7 @@ impl Guard {
             state: State::Head,
             limits,
             patience,
-            deadline: None,
+            deadline: Deadline::default(),
             began: None,
             shared,
         }
@@ -154,7 +145,7 @@ impl Guard {
     fn stop(&mut self, outcome: Outcome) {
         self.state = State::Stopped;
         *self.shared.lock() = Some(outcome);
-        self.shared.changed.notify_waiters();
+        self.shared.stopped.store(true, Ordering::SeqCst);
     }
 
     fn at_hand(&self) -> &[u8] {
@@ -168,7 +159,7 @@ impl Guard {
         }
         if self.began.is_none() {
             self.began = Some(Instant::now());
-            self.deadline = None;
+            self.deadline.clear();
         }
         match parse_incoming(self.at_hand(), &self.limits) {
             Ok(Progress::Partial) => return false,
@@ -176,7 +167,8 @@ impl Guard {
                 let tracker = BodyTracker::new(plain.framing);
                 debug_assert_ne!(plain.framing, BodyFraming::UntilClose);
                 self.state = State::Pass(consumed, tracker);
-                (self.began, self.deadline) = (None, None);
+                self.began = None;
+                self.deadline.clear();
             }
             Ok(Progress::Done { value: Incoming::Upgrade(request), consumed }) => {
                 self.given += consumed;
@@ -229,10 +221,11 @@ impl Guard {
         if !matches!(self.state, State::Head) {
             return false;
         }
-        let wait = if self.began.is_some() { self.patience.head } else { self.patience.idle };
-        let timer =
-            self.deadline.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + wait)));
-        timer.as_mut().poll(cx).is_ready()
+        if !self.deadline.is_set() {
+            let began = self.began.is_some();
+            self.deadline.set(if began { self.patience.head } else { self.patience.idle });
+        }
+        self.deadline.poll_passed(cx)
     }
 }
 

@@ -16,6 +16,7 @@ mod observer;
 mod plain;
 mod setup;
 mod stream;
+mod timer;
 mod upgrade;
 mod upstreams;
 
@@ -127,6 +128,12 @@ impl Gateway {
         let mut stopped = self.stopped.clone();
         // An error means that the sender is gone, and the gateway with it.
         let _gone = stopped.wait_for(|stopped| *stopped).await;
+    }
+
+    /// As `until_stopped`, at a glance.
+    fn is_stopped(&self) -> bool {
+        // Nobody ever marks this receiver's value as seen.
+        self.stopped.has_changed().unwrap_or(true)
     }
 
     fn next_id(&self) -> u64 {

@@ -1,7 +1,11 @@
 //! Plain requests: the HTTP library serves them behind the guard, keep-alive on both sides,
 //! bodies streamed as fast as their receiver takes them.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Poll, Waker},
+};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
@@ -69,16 +73,29 @@ pub(super) async fn serve(
         .max_buf_size(limits.max_bytes.max(MIN_BUFFER))
         .serve_connection(guard, service);
     let mut stopping = false;
-    let ended = loop {
-        let served = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx));
-        tokio::select! {
-            served = served => break served,
-            () = shared.is_over(), if !stopping => {}
-            () = gateway.until_stopped(), if !stopping => {}
+    let mut until_stopped = std::pin::pin!(gateway.until_stopped());
+    // The task that is woken by a stop; asked for once, not with each event.
+    let mut woken: Option<Waker> = None;
+    let ended = std::future::poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+                return Poll::Ready(ended);
+            }
+            if stopping {
+                return Poll::Pending;
+            }
+            if !woken.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                woken = Some(cx.waker().clone());
+                stopping = until_stopped.as_mut().poll(cx).is_ready();
+            }
+            stopping |= shared.is_over() || gateway.is_stopped();
+            if !stopping {
+                return Poll::Pending;
+            }
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
         }
-        stopping = true;
-        std::pin::Pin::new(&mut connection).graceful_shutdown();
-    };
+    })
+    .await;
     let (owned, rest, outcome) = connection.into_parts().io.into_parts();
     *stream = owned;
     match (ended, &outcome) {
@@ -269,6 +286,7 @@ impl<'a> Exchange<'a> {
 /// Path and query, whatever form the target had.
 fn origin_form(uri: &Uri) -> String {
     match uri.path_and_query() {
+        Some(target) if target.as_str().starts_with(['/', '*']) => target.as_str().to_owned(),
         // With a slash for the path that an absolute form need not have.
         Some(target) => target.to_string(),
         None => "/".to_owned(),

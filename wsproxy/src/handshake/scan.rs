@@ -165,7 +165,9 @@ pub(super) fn scan(
     let mut state = State::Lead;
     let mut extent = Extent { start: 0, fields: 0, end: 0, count: 0 };
     let (mut line, mut line_start) = (1, 0);
-    for (at, &byte) in buf.iter().take(limits.max_bytes).enumerate() {
+    let head = &buf[..buf.len().min(limits.max_bytes)];
+    let mut at = 0;
+    while let Some(&byte) = head.get(at) {
         let error = |fault| {
             // The CR is what is wrong, not the byte that proves it.
             let shown = if fault == HeadFault::BareCr { at } else { at + 1 };
@@ -198,11 +200,25 @@ pub(super) fn scan(
             _ => {}
         }
         state = next;
+        at += 1 + run(state, &head[at + 1..]);
     }
     if buf.len() >= limits.max_bytes {
         return Err(HeadError { fault: HeadFault::TooLarge, line, excerpt: String::new() });
     }
     Ok(None)
+}
+
+/// How many bytes follow that [`step`] would take without leaving `state`: most of a head lies in
+/// such runs.
+fn run(state: State, bytes: &[u8]) -> usize {
+    let of = |keeps: fn(u8) -> bool| bytes.iter().take_while(|byte| keeps(**byte)).count();
+    match state {
+        State::Name => of(is_tchar),
+        State::Value => of(is_field_byte),
+        // Once it has a first byte, its length plays no part.
+        State::Target(1..) => of(|byte| matches!(byte, b'!'..=b'~')),
+        _ => 0,
+    }
 }
 
 fn step(state: State, byte: u8, kind: Kind) -> Result<State, HeadFault> {
@@ -307,9 +323,21 @@ fn status(byte: u8, len: usize) -> Result<State, HeadFault> {
     }
 }
 
+static TCHAR: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte as usize] = matches!(byte,
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\''
+            | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~');
+        byte += 1;
+    }
+    table
+};
+
 /// A character of a token (RFC 9110 section 5.6.2).
 pub(super) fn is_tchar(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TCHAR[usize::from(byte)]
 }
 
 /// A byte of a header value (RFC 9110 section 5.5): visible, white space, or

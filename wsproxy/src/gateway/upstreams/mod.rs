@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 
 pub(super) use connect::{Target, Via};
-pub(super) use pool::{Pool, Sender};
+pub(super) use pool::{Pool, Sender, asleep};
 
 use crate::{
     balance::{self, Choice, Group, GroupConfig, Lease, Method, ServerId, ServerStatus},

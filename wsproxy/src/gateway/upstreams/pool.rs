@@ -24,7 +24,11 @@ use hyper_util::rt::TokioIo;
 
 use crate::{
     balance::ServerId,
-    gateway::{body::RequestBody, stream::Stream},
+    gateway::{
+        body::{RequestBody, Upload},
+        stream::Stream,
+        timer::Deadline,
+    },
     handshake::HeadLimits,
 };
 
@@ -41,6 +45,8 @@ pub(crate) struct Sender {
     requests: SendRequest<RequestBody>,
     /// None once it has ended.
     connection: Option<Driver>,
+    /// Of the answer that is waited for.
+    deadline: Deadline,
 }
 
 impl Sender {
@@ -51,7 +57,7 @@ impl Sender {
             .max_buf_size(limits.max_bytes.max(MIN_BUFFER))
             .handshake(TokioIo::new(stream))
             .await?;
-        Ok(Self { requests, connection: Some(Box::pin(connection)) })
+        Ok(Self { requests, connection: Some(Box::pin(connection)), deadline: Deadline::default() })
     }
 
     /// Lets the connection do what it can.
@@ -59,18 +65,51 @@ impl Sender {
         drive(&mut self.connection, cx);
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its answer, until nothing of the upload has
+    /// moved for `patience`: None then.
     pub(crate) async fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        upload: &Upload,
+        patience: Duration,
+    ) -> Option<Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> {
         let mut answer = std::pin::pin!(self.requests.try_send_request(request));
-        let connection = &mut self.connection;
+        let (connection, deadline) = (&mut self.connection, &mut self.deadline);
+        let mut steps = upload.steps();
+        deadline.set(patience);
+        let mut woken = false;
         std::future::poll_fn(|cx| {
-            drive(connection, cx);
-            answer.as_mut().poll(cx)
+            // What is ready is so because we have just driven the connection: to be woken for it
+            // would be once too often. So who was woken looks for the answer first, and asks to
+            // be woken again only where it is not there.
+            let mut look = |cx: &mut Context<'_>| {
+                drive(connection, cx);
+                answer.as_mut().poll(&mut asleep())
+            };
+            let mut looked = if woken { look(&mut asleep()) } else { Poll::Pending };
+            if looked.is_pending() {
+                looked = look(cx);
+            }
+            if let Poll::Ready(answer) = looked {
+                return Poll::Ready(Some(answer));
+            }
+            woken = true;
+            while deadline.poll_passed(cx) {
+                // A client may pause for longer: `timeouts.request_body` is for that.
+                if upload.steps() == steps && !upload.is_awaited() {
+                    return Poll::Ready(None);
+                }
+                steps = upload.steps();
+                deadline.set(patience);
+            }
+            Poll::Pending
         })
         .await
+    }
+
+    /// Whether it moves only when it is driven.
+    pub(crate) fn is_driven(&self) -> bool {
+        self.connection.is_some()
     }
 
     /// Gives the connection a task of its own: its request's body is to go on whether or not the
@@ -87,9 +126,14 @@ impl Sender {
 
     /// Whether it takes another request; finds out what happened since it was last driven.
     fn is_good(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.drive(&mut asleep());
         self.connection.is_some() && self.requests.is_ready()
     }
+}
+
+/// The context of somebody who is not to be woken.
+pub(crate) fn asleep() -> Context<'static> {
+    Context::from_waker(Waker::noop())
 }
 
 /// One that has ended is let go of at once: what waits for its answer hears of it only then.
@@ -140,9 +184,10 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection for later, unless there are enough.
-    pub(crate) fn put(&self, id: ServerId, mut sender: Sender) {
-        if self.most == 0 || !sender.is_good() {
+    /// Keeps a connection for later, unless there are enough. Whether it is still good is looked
+    /// at when it is taken.
+    pub(crate) fn put(&self, id: ServerId, sender: Sender) {
+        if self.most == 0 || sender.connection.is_none() {
             return;
         }
         let mut all = self.lock();
