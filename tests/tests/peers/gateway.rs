@@ -1,14 +1,22 @@
 //! The gateway between programs that know nothing of it: Socket.IO over two servers, nginx as an
 //! upstream, curl, openssl, a browser that comes by TLS.
 
-use std::{fs, net::SocketAddr, process::Command};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    process::Command,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
-use super::{Bench, Datapath, Peer, Proxy, Started, free_addresses, loopback};
+use super::{Bench, Datapath, METRICS_LIMIT, Peer, Proxy, Started, free_addresses, loopback};
 
 fn configured(bench: &Bench, datapath: Datapath, text: &str) -> Proxy {
     let [listen, admin] = free_addresses();
     let file = bench.logs.join(format!("{}.toml", listen.port()));
-    fs::write(&file, text.replace("LISTEN", &listen.to_string())).unwrap();
+    let text = text.replace("LISTEN", &listen.to_string());
+    fs::write(&file, text.replace("PORT", &listen.port().to_string())).unwrap();
     let mut command = Command::new(&bench.wsproxy);
     command.args(["run", "--datapath", datapath.name(), "--config"]).arg(file);
     command.args(["--admin", &admin.to_string()]);
@@ -137,4 +145,100 @@ fn curl_and_openssl_by_tls_with_nginx_behind() {
     let said = bench.finish(&mut openssl);
     assert!(said.contains("Verify return code: 0 (ok)"), "{said}");
     assert!(said.contains("ALPN protocol: http/1.1"), "{said}");
+}
+
+#[test]
+fn relay_chromium_on_a_static_page_by_tls() {
+    chromium_by_tls(Datapath::Relay);
+}
+
+#[test]
+fn sockmap_chromium_on_a_static_page_by_tls() {
+    chromium_by_tls(Datapath::Sockmap);
+}
+
+/// A browser gets a page, its style and its script from a directory, and the script talks to the
+/// server behind `/ws`, all through one TLS listener. Twice: the second time it has the files.
+fn chromium_by_tls(datapath: Datapath) {
+    let Some(bench) = Bench::new(datapath) else { return };
+    let [certificate, key] = certificate(&bench);
+    let (_server, upstream) = bench.server(Peer::Node);
+    let page = bench.scripts.join("page");
+    let log = bench.logs.join("access.log");
+    let proxy = configured(
+        &bench,
+        datapath,
+        &format!(
+            "[listener]\naddress = \"LISTEN\"\n[listener.tls]\n\
+             certificates = [{{ certificate = \"{certificate}\", key = \"{key}\" }}]\n\
+             [upstream]\nservers = [\"{upstream}\"]\n\
+             [[route]]\nname = \"echo\"\npath = \"/ws\"\nupstream = \"default\"\n\
+             websocket = \"only\"\norigins = [\"https://localhost:PORT\"]\n\
+             [[route]]\nname = \"page\"\nfiles = \"{}\"\n\
+             [access_log]\nformat = \"json\"\npath = \"{}\"\n",
+            page.display(),
+            log.display(),
+        ),
+    );
+    let before = proxy.metrics();
+    let url = format!("https://localhost:{}/", proxy.listen.port());
+    let mut command = bench.script(Peer::Node, "", "chromium_tls.js");
+    let printed = bench.finish(command.args(["--url", &url, "--certificate", &certificate]));
+    let summary: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+    assert_eq!(summary["said"], format!("ok wss://localhost:{}/ws", proxy.listen.port()));
+    assert_eq!(summary["protocol"], "TLS 1.3", "{printed}");
+    // Whichever path was asked for: the kernel has no keys.
+    proxy.assert_carried(Datapath::Relay, &before, 2.0);
+    let after = proxy.metrics();
+    let handshakes = "wsproxy_tls_handshakes_total{result=\"ok\"} ";
+    assert!(sample(&after, handshakes) >= 1.0, "{after}");
+    let served = "wsproxy_requests_total{route=\"page\",status=\"2xx\"} ";
+    assert!(sample(&after, served) >= 3.0, "{after}");
+
+    let entries = entries(&log, 2);
+    let of = |kind: &str, target: &str, status: u16| -> Vec<&serde_json::Value> {
+        let is = |entry: &&serde_json::Value| {
+            entry["kind"] == kind && entry["target"] == target && entry["status"] == status
+        };
+        entries.iter().filter(is).collect()
+    };
+    for entry in &entries {
+        assert_eq!(entry["scheme"], "https", "{entry}");
+        assert_eq!(entry["tls_version"], "TLSv1.3", "{entry}");
+    }
+    for target in ["/", "/page.css", "/page.js"] {
+        assert_eq!(of("request", target, 200).len(), 1, "{target}: {entries:?}");
+    }
+    assert!(!of("request", "/", 304).is_empty(), "{entries:?}");
+    let sessions = of("session", "/ws", 101);
+    assert_eq!(sessions.len(), 2, "{entries:?}");
+    for session in sessions {
+        assert_eq!(session["datapath"], "relay");
+        assert_eq!(session["route"], "echo");
+        assert_eq!(session["upstream"], upstream.to_string());
+        let bytes = |key: &str| session[key].as_u64().unwrap();
+        assert!(bytes("bytes_to_client") > 0 && bytes("bytes_to_upstream") > 0, "{session}");
+        assert_eq!(bytes("kernel_bytes_to_client"), 0, "{session}");
+    }
+}
+
+fn sample(metrics: &str, name: &str) -> f64 {
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0.0)
+}
+
+/// The lines of an access log, once so many sessions are in it: it is written behind the traffic.
+fn entries(log: &Path, sessions: usize) -> Vec<serde_json::Value> {
+    let deadline = Instant::now() + METRICS_LIMIT;
+    loop {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        // The last line may be under way.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let read = |line| serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON");
+        let entries: Vec<_> = whole.lines().map(read).collect();
+        if entries.iter().filter(|entry| entry["kind"] == "session").count() >= sessions {
+            return entries;
+        }
+        assert!(Instant::now() < deadline, "fewer than {sessions} sessions in:\n{text}");
+        sleep(Duration::from_millis(50));
+    }
 }
