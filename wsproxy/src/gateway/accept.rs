@@ -77,12 +77,17 @@ impl Listeners {
             let listener = setup.listeners.get(name);
             let stays = listener.is_some_and(|l| l.config.address == open.address);
             if !stays {
-                tracing::info!(listener = name, address = %open.address, "no longer listening");
+                tracing::info!(listener = name, address = %open.address, "listener closed");
                 open.close();
             }
             stays
         });
         for (listener, socket) in opened {
+            // Port 0 is any free one, so the socket knows better than the configuration.
+            let at = socket.address().map(|at| at.to_string());
+            let at = at.unwrap_or_else(|| listener.address.to_string());
+            let tls = listener.tls.is_some();
+            tracing::info!(listener = listener.name, address = at, tls, "listener opened");
             let socket = Arc::new(socket);
             let name = listener.name.clone();
             let task = tokio::spawn(accept(Arc::clone(gateway), name, Arc::clone(&socket)));
