@@ -2,9 +2,12 @@
 #![cfg(target_os = "linux")]
 
 mod support;
+#[path = "support/tls.rs"]
+mod tls_support;
 
 use std::{
     fs,
+    net::{SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -18,8 +21,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::{
-    BINARY, Peer, Proxy, Server, TempDir, complaint, config, request, run, status, switch, wait_for,
+    BINARY, Peer, Proxy, Server, TempDir, complaint, config, header, request, run, status, switch,
+    wait_for,
 };
+use tls_support::{BOTH, End, authority, client_config, curious_config, secure, shown};
 
 /// A program whose configuration file can be changed.
 struct Changing {
@@ -261,15 +266,22 @@ fn imported(dir: &TempDir, example: &str, replace: &[(&str, &str)]) -> PathBuf {
         assert!(text.contains(from), "{from} is not in {example}");
         text = text.replace(from, to);
     }
+    imported_text(dir, &text, &["0.0.0.0:80"])
+}
+
+/// An nginx configuration as ours, at free ports instead of at these addresses.
+fn imported_text(dir: &TempDir, text: &str, addresses: &[&str]) -> PathBuf {
     let file = dir.join("nginx.conf");
     fs::write(&file, text).unwrap();
     let output = run(["import-nginx", file.to_str().unwrap()]);
     assert!(output.status.success(), "{}", complaint(&output));
     let result = dir.join("imported.toml");
-    let toml = String::from_utf8(output.stdout).unwrap();
-    let listen = "address = \"0.0.0.0:80\"";
-    assert!(toml.contains(listen), "{toml}");
-    let toml = toml.replace(listen, "address = \"127.0.0.1:0\"");
+    let mut toml = String::from_utf8(output.stdout).unwrap();
+    for address in addresses {
+        let listen = format!("address = \"{address}\"");
+        assert!(toml.contains(&listen), "{toml}");
+        toml = toml.replace(&listen, "address = \"127.0.0.1:0\"");
+    }
     let admin = "\n[admin]\naddress = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n";
     fs::write(&result, toml + admin).unwrap();
     let check = run(["check", result.to_str().unwrap()]);
@@ -347,6 +359,93 @@ fn what_nginx_guides_configure_works_after_an_import() {
     let mut third = proxy.connect();
     third.send(request("").replace("GET /chat?a=b", "GET /ws/").as_bytes());
     assert_eq!(status(&third.head()), 429);
+}
+
+/// The guide's first example with a certificate for the host it names, and what stands beside it
+/// in practice: files under `/`, and a port that sends plain requests to TLS.
+#[test]
+fn what_the_guide_to_tls_configures_works_after_an_import() {
+    let dir = TempDir::new();
+    let files = authority().issue(&["example.com"]).write(&dir, "site");
+    let root = dir.join("html");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("index.html"), "the page").unwrap();
+    let server = Server::start();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/nginx/tests/data");
+    let example = fs::read_to_string(folder.join("1-tls-location.conf")).unwrap();
+    let port = format!(":{};", server.address.port());
+    let (certificate, key) = (shown(&files.certificate), shown(&files.key));
+    let page = format!("location / {{ root {}; index index.html; }}\n location /ws/", shown(&root));
+    let mut text = example;
+    for (from, to) in [
+        ("/path/to/cert.pem", certificate.as_str()),
+        ("/path/to/key.pem", &key),
+        (":3000;", &port),
+        ("location /ws/", &page),
+    ] {
+        assert_eq!(text.matches(from).count(), 1, "{from} in {text}");
+        text = text.replace(from, to);
+    }
+    text += "server { listen 80; server_name example.com; return 301 https://$host$request_uri; }";
+    let proxy = run_imported(&imported_text(&dir, &text, &["0.0.0.0:80", "0.0.0.0:443"]));
+    let at = |name: &str| {
+        let opened = proxy.all_logged("listener opened");
+        let line = opened.iter().find(|line| line["listener"] == name).expect(name);
+        line["address"].as_str().unwrap().parse::<SocketAddr>().unwrap()
+    };
+    // Trusts the one authority, and no certificate for another name.
+    let tls = || {
+        let stream = TcpStream::connect(at("https")).unwrap();
+        secure(stream, client_config(BOTH, None), "example.com")
+    };
+    guided_session(End::new(tls()), &server);
+    let (head, body) = got(End::new(tls()), "/", "example.com");
+    assert_eq!((status(&head), body.as_str()), (200, "the page"));
+
+    let plain = End::new(TcpStream::connect(at("http")).unwrap());
+    let (head, _) = got(plain, "/ws/room?a=b", "example.com");
+    assert_eq!(status(&head), 301);
+    assert_eq!(header(&head, "Location"), ["https://example.com/ws/room?a=b"]);
+    // A handshake in plain text is sent there too, and the server hears nothing of it.
+    let mut plain = End::new(TcpStream::connect(at("http")).unwrap());
+    plain.send(request("").replace("GET /chat?a=b", "GET /ws/").as_bytes());
+    assert_eq!(status(&plain.head()), 301);
+    assert!(server.try_accept().is_none());
+    // nginx gives the hosts that no `server_name` names to the first server; the import says
+    // that here they are answered 404.
+    let other = secure(TcpStream::connect(at("https")).unwrap(), curious_config(), "other.example");
+    assert_eq!(status(&got(End::new(other), "/", "other.example").0), 404);
+    assert_eq!(proxy.metric("wsproxy_tls_handshakes_total{result=\"ok\"}"), 3);
+    proxy.stop();
+}
+
+/// A session below `/ws/` in which bytes go both ways, and what the guide has the server told.
+fn guided_session(mut client: End, server: &Server) {
+    client.send(request("").replace("GET /chat?a=b", "GET /ws/room?a=b").as_bytes());
+    let mut upstream = server.accept();
+    let head = upstream.head();
+    assert!(head.starts_with("GET /ws/room?a=b HTTP/1.1\r\n"), "{head}");
+    assert_eq!(header(&head, "Host"), ["example.com"]);
+    assert_eq!(header(&head, "X-Real-IP"), ["127.0.0.1"]);
+    assert_eq!(header(&head, "X-Forwarded-Proto"), ["https"]);
+    upstream.send(switch("").as_bytes());
+    assert_eq!(status(&client.head()), 101);
+    client.send(b"to the server");
+    upstream.expect(b"to the server");
+    upstream.send(b"to the client");
+    client.expect(b"to the client");
+    client.finish();
+    assert_eq!(upstream.rest(), b"");
+    drop(upstream);
+    assert_eq!(client.rest(), b"");
+}
+
+/// The answer to a plain request: its head and its body.
+fn got(mut client: End, path: &str, host: &str) -> (String, String) {
+    let line = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    client.send(line.as_bytes());
+    let head = client.head();
+    (head, String::from_utf8(client.rest()).unwrap())
 }
 
 #[test]
