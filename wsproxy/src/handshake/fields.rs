@@ -40,26 +40,31 @@ pub(super) struct Duplicate;
 
 /// A `Content-Length` that is no number, or numbers that differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BadLength<'a>(pub(super) &'a [u8]);
+pub(crate) struct BadLength<'a>(pub(crate) &'a [u8]);
 
 /// What `Content-Length` says, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Length {
-    pub(super) value: u64,
+pub(crate) struct Length {
+    pub(crate) value: u64,
     /// On how many lines and in how many list elements together.
-    pub(super) times: usize,
+    pub(crate) times: usize,
 }
 
 /// The header lines of one head in their order.
-pub(super) struct Fields<'a>(Vec<(&'a str, &'a [u8])>);
+pub(crate) struct Fields<'a>(Vec<(&'a str, &'a [u8])>);
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(lines: Vec<(&'a str, &'a [u8])>) -> Self {
+    pub(crate) fn new(lines: Vec<(&'a str, &'a [u8])>) -> Self {
         Self(lines)
     }
 
+    /// All of them.
+    pub(crate) fn lines(&self) -> &[(&'a str, &'a [u8])] {
+        &self.0
+    }
+
     /// The values of every line with this name.
-    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.0.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name)).map(|&(_, value)| value)
     }
 
@@ -81,7 +86,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Whether a list contains `wanted`, in any case.
-    pub(super) fn lists(&self, name: &str, wanted: &str) -> bool {
+    pub(crate) fn lists(&self, name: &str, wanted: &str) -> bool {
         self.elements(name).any(|element| element.eq_ignore_ascii_case(wanted.as_bytes()))
     }
 
@@ -92,14 +97,14 @@ impl<'a> Fields<'a> {
 
     /// All lines of one header as one value, for messages and for headers that
     /// are lists.
-    pub(super) fn joined(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn joined(&self, name: &str) -> Vec<u8> {
         let values: Vec<&[u8]> = self.all(name).collect();
         values.join(&b", "[..])
     }
 
     /// What `Content-Length` says (RFC 9110 section 8.6). Equal numbers are one
     /// number that is counted; whether that is acceptable the caller decides.
-    pub(super) fn content_length(&self) -> Result<Option<Length>, BadLength<'a>> {
+    pub(crate) fn content_length(&self) -> Result<Option<Length>, BadLength<'a>> {
         let mut length: Option<Length> = None;
         for line in self.all("content-length") {
             for element in line.split(|&b| b == b',') {
@@ -150,13 +155,13 @@ fn elements(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// `bytes` if they are a token (RFC 9110 section 5.6.2).
-pub(super) fn token(bytes: &[u8]) -> Option<&str> {
+pub(crate) fn token(bytes: &[u8]) -> Option<&str> {
     let is_token = !bytes.is_empty() && bytes.iter().all(|&b| is_tchar(b));
     if is_token { std::str::from_utf8(bytes).ok() } else { None }
 }
 
 /// `1*DIGIT`. `u64::from_str` would take a plus sign as well.
-pub(super) fn decimal(bytes: &[u8]) -> Option<u64> {
+pub(crate) fn decimal(bytes: &[u8]) -> Option<u64> {
     if bytes.is_empty() {
         return None;
     }

@@ -5,18 +5,18 @@ use super::fields::Fields;
 use super::scan::{HeadError, HeadFault, Kind, scan};
 
 /// A complete head that keeps the grammar, borrowed from the buffer.
-pub(super) struct Head<'a> {
+pub(crate) struct Head<'a> {
     /// The start line without its CR LF. The scanner has checked its form, so
     /// its parts can be cut out at the spaces.
-    pub(super) line: &'a [u8],
-    pub(super) fields: Fields<'a>,
+    pub(crate) line: &'a [u8],
+    pub(crate) fields: Fields<'a>,
     /// The length of the head in the buffer.
-    pub(super) consumed: usize,
+    pub(crate) consumed: usize,
 }
 
 impl<'a> Head<'a> {
     /// Reads the head at the start of `buf`; `None` while it is not complete.
-    pub(super) fn read(
+    pub(crate) fn read(
         buf: &'a [u8],
         kind: Kind,
         limits: &HeadLimits,

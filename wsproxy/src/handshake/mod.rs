@@ -48,6 +48,12 @@ pub use request::{
 pub use response::parse_response;
 pub use scan::{HeadError, HeadFault};
 pub use target::percent_decoded;
+// What `wsproxy probe` judges answers and its own request by.
+pub(crate) use fields::{Fields, decimal, token};
+pub(crate) use head::Head;
+pub(crate) use response::{StatusLine, switched};
+pub(crate) use scan::{Kind, is_field_byte};
+pub(crate) use target::is_reg_name;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -83,9 +89,14 @@ pub struct HeadLimits {
     pub max_headers: usize,
 }
 
+impl HeadLimits {
+    /// Where nothing else is configured.
+    pub const DEFAULT: Self = Self { max_bytes: 16 * 1024, max_headers: 100 };
+}
+
 impl Default for HeadLimits {
     fn default() -> Self {
-        Self { max_bytes: 16 * 1024, max_headers: 100 }
+        Self::DEFAULT
     }
 }
 

@@ -38,23 +38,23 @@ pub fn parse_response(
                 check_no_body(&line, &head.fields)?;
                 continue;
             }
-            200..=599 => Answer::Other(other(&line, &head.fields)?),
-            found => return Err(BadAnswer::Status { found }),
+            _ => Answer::Other(other(&line, &head.fields)?),
         };
         return Ok(Progress::Done { value, consumed });
     }
 }
 
 /// `HTTP-version SP status-code SP [ reason-phrase ]` (RFC 9112 section 4).
-struct StatusLine<'a> {
-    http_1_0: bool,
-    status: u16,
-    reason: &'a [u8],
+pub(crate) struct StatusLine<'a> {
+    pub(crate) http_1_0: bool,
+    /// From 100 to 599.
+    pub(crate) status: u16,
+    pub(crate) reason: &'a [u8],
 }
 
 impl<'a> StatusLine<'a> {
     /// Cuts a line whose form the scanner has checked.
-    fn cut(line: &'a [u8]) -> Result<Self, BadAnswer> {
+    pub(crate) fn cut(line: &'a [u8]) -> Result<Self, BadAnswer> {
         let mut parts = line.splitn(3, |&b| b == b' ');
         let mut part = || parts.next().unwrap_or_default();
         let (version, status, reason) = (part(), part(), part());
@@ -64,7 +64,10 @@ impl<'a> StatusLine<'a> {
             other => return Err(BadAnswer::HttpVersion { found: show(other) }),
         };
         let digits = std::str::from_utf8(status).ok().and_then(|s| s.parse().ok());
-        Ok(Self { http_1_0, status: digits.unwrap_or_default(), reason })
+        match digits.unwrap_or_default() {
+            status @ 100..=599 => Ok(Self { http_1_0, status, reason }),
+            found => Err(BadAnswer::Status { found }),
+        }
     }
 }
 
@@ -81,7 +84,7 @@ fn check_no_body(line: &StatusLine<'_>, fields: &Fields<'_>) -> Result<(), BadAn
 }
 
 /// The 101 (RFC 6455 section 4.1, the list of what a client checks).
-fn switched(
+pub(crate) fn switched(
     line: &StatusLine<'_>,
     fields: &Fields<'_>,
     req: &UpgradeRequest,

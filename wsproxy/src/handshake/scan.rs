@@ -12,7 +12,7 @@ use super::{HeadLimits, show};
 
 /// Which start line a head has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A request line (RFC 9112 section 3).
     Request,
     /// A status line (RFC 9112 section 4).
@@ -342,6 +342,6 @@ pub(super) fn is_tchar(byte: u8) -> bool {
 
 /// A byte of a header value (RFC 9110 section 5.5): visible, white space, or
 /// obs-text.
-pub(super) fn is_field_byte(byte: u8) -> bool {
+pub(crate) fn is_field_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }

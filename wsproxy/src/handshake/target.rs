@@ -113,7 +113,7 @@ pub(super) fn host(value: &[u8]) -> Option<&str> {
 
 /// `*( unreserved / pct-encoded / sub-delims )` of RFC 3986 section 3.2.2,
 /// without the comma, which would look like two joined Host lines.
-fn is_reg_name(name: &[u8]) -> bool {
+pub(crate) fn is_reg_name(name: &[u8]) -> bool {
     let mut rest = name;
     while let Some((&byte, after)) = rest.split_first() {
         rest = match (byte, after) {

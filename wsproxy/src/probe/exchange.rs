@@ -91,7 +91,7 @@ async fn receive<W: Write>(
         match Answer::read(buf) {
             Err(fault) => {
                 linger(link, buf, until).await;
-                break explain::bad_head(fault, buf, tls);
+                break explain::bad_head(&fault, buf, tls);
             }
             Ok(Some(answer)) => {
                 let complete = started.elapsed();
@@ -129,12 +129,12 @@ fn switched<W: Write>(
     request: &Request,
     report: &mut Report<'_, W>,
 ) -> Result<Opened, Stop> {
-    let judged = judge(&received.answer.head, &request.key, &plan.protocols);
+    let judged = judge(&received.answer.head, &plan.asked(request));
     let step = head_step(buf, received);
     match judged {
         Err(fault) => {
             report.step(step.failed())?;
-            Err(explain::fault(&fault).into())
+            Err(explain::fault(&fault, &request.key).into())
         }
         Ok(protocol) => {
             if protocol.is_none() && !plan.protocols.is_empty() {

@@ -22,7 +22,6 @@ mod outcome;
 mod report;
 mod request;
 mod session;
-mod shared;
 mod shown;
 mod target;
 #[cfg(test)]

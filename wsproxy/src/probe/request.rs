@@ -7,9 +7,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::args::ProbeArgs;
-use super::shared::{MAX_HEAD_BYTES, is_field_byte, is_host, is_token};
 use super::shown::header_line;
 use super::target::{Place, Target};
+use crate::handshake::{self, HeadLimits, UpgradeRequest, is_field_byte, is_host};
+
+/// The most bytes of a request: more no gateway takes that has our defaults.
+const MAX_HEAD_BYTES: usize = HeadLimits::DEFAULT.max_bytes;
 
 /// Headers that the handshake itself writes, and what to use instead.
 const OWN: [(&str, &str); 10] = [
@@ -113,6 +116,12 @@ impl Plan {
         head.push_str("\r\n");
         Request { head: head.into_bytes(), key }
     }
+
+    /// What an answer to `request` is held against.
+    pub(super) fn asked(&self, request: &Request) -> UpgradeRequest {
+        let asked = handshake::check_request(&self.target.path, &self.host, &request.key);
+        UpgradeRequest { protocols: self.protocols.clone(), ..asked }
+    }
 }
 
 impl Request {
@@ -140,6 +149,10 @@ fn header(text: &str) -> Result<(String, String), String> {
         return Err(format!("--header can't set {name}: {instead}"));
     }
     Ok((name.to_owned(), value.to_owned()))
+}
+
+fn is_token(text: &str) -> bool {
+    handshake::token(text.as_bytes()).is_some()
 }
 
 fn is_value(text: &str) -> bool {

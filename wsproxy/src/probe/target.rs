@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::shared::{decimal, is_reg_name};
+use crate::handshake::{decimal, is_reg_name};
 
 /// The most bytes of a URL.
 pub(super) const MAX_URL_BYTES: usize = 8 * 1024;
@@ -104,7 +104,7 @@ fn cut_port(text: &str) -> Result<(&str, Option<u16>), String> {
         // RFC 3986 section 3.2.3: the number may be missing.
         Some("") => Ok((host, None)),
         Some(digits) => {
-            let port = decimal(digits).and_then(|port| u16::try_from(port).ok());
+            let port = decimal(digits.as_bytes()).and_then(|port| u16::try_from(port).ok());
             port.filter(|&port| port > 0).map(|port| (host, Some(port))).ok_or_else(bad_port)
         }
         None => Err(bad_port()),

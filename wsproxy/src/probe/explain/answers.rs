@@ -1,17 +1,14 @@
 //! Answers that are none, and answers of 101 that are wrong.
 
-use super::super::answer::HeadFault;
-use super::super::judge::Fault;
+use super::super::answer::LIMITS;
 use super::super::outcome::{Finding, Outcome};
-use super::super::shared::{MAX_HEAD_BYTES, MAX_HEADERS, accept_for_key};
-use super::super::shown::shown;
 use super::found;
+use crate::handshake::{BadAnswer, HeadFault, HeadLimits, accept_for_key};
 
+const OTHER_VERSION: &str = "its version is neither HTTP/1.1 nor HTTP/1.0";
 const PLAIN_TO_TLS: &str = "It is a TLS port that was spoken to in plain: use wss://.";
 /// What a client with the key of the example in RFC 6455 section 1.3 gets.
-const EXAMPLE_ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-/// The most bytes shown of one value.
-const MAX_VALUE_BYTES: usize = 128;
+const EXAMPLE_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// The connection ended, or broke (`reset`), after `received` bytes of a head.
 pub(in super::super) fn ended(received: usize, tls: bool, reset: bool) -> Finding {
@@ -46,24 +43,21 @@ const GREETINGS: &[(&[u8], &str)] = &[
 
 /// A head that is no HTTP/1, or breaks its rules. `bytes` are what came, from
 /// the start of the connection on.
-pub(in super::super) fn bad_head(fault: HeadFault, bytes: &[u8], tls: bool) -> Finding {
-    if fault == HeadFault::NotHttp {
-        return not_http(bytes, tls);
-    }
+pub(in super::super) fn bad_head(fault: &BadAnswer, bytes: &[u8], tls: bool) -> Finding {
+    let HeadLimits { max_bytes, max_headers } = LIMITS;
     let why = match fault {
-        HeadFault::NotHttp => "its first line is no status line".to_owned(),
-        HeadFault::Version => "its version is neither HTTP/1.1 nor HTTP/1.0".to_owned(),
-        HeadFault::Status => "its status code is not from 100 to 599".to_owned(),
-        HeadFault::BareLf => "a line ends with LF alone instead of CR LF".to_owned(),
-        HeadFault::BareCr => "a CR is not followed by LF".to_owned(),
-        HeadFault::Folded => "a header line starts with white space".to_owned(),
-        HeadFault::NoColon => "a header line has no colon".to_owned(),
-        HeadFault::Name => {
-            "a header name contains a character that is not allowed there".to_owned()
-        }
-        HeadFault::ControlByte => "a header value contains a control character".to_owned(),
-        HeadFault::TooLarge => format!("its head is longer than {MAX_HEAD_BYTES} bytes"),
-        HeadFault::TooManyHeaders => format!("it has more than {MAX_HEADERS} header lines"),
+        BadAnswer::Head(error) => match error.fault {
+            HeadFault::Tls | HeadFault::StartLine if !bytes.starts_with(b"HTTP/") => {
+                return not_http(bytes, tls);
+            }
+            HeadFault::StartLine if !bytes.starts_with(b"HTTP/1.") => OTHER_VERSION.to_owned(),
+            HeadFault::TooLarge => format!("its head is longer than {max_bytes} bytes"),
+            HeadFault::TooManyHeaders => format!("it has more than {max_headers} header lines"),
+            // Without the line itself, which may hold a secret.
+            fault => format!("{} (line {})", fault.explain(), error.line),
+        },
+        BadAnswer::HttpVersion { .. } => OTHER_VERSION.to_owned(),
+        other => other.to_string(),
     };
     let hint = "Some clients let it pass, strict ones and gateways do not: repair the server.";
     found(Outcome::BadAnswer, format!("the answer breaks the rules of HTTP: {why}"), &[hint])
@@ -88,50 +82,51 @@ fn not_http(bytes: &[u8], tls: bool) -> Finding {
     found(Outcome::BadAnswer, summary, &[hint, "Check host and port."])
 }
 
-/// Why a 101 opens no tunnel.
-pub(in super::super) fn fault(fault: &Fault) -> Finding {
+/// Why a 101 opens no tunnel; `key` is that of the request. What came is escaped in `fault`.
+pub(in super::super) fn fault(fault: &BadAnswer, key: &str) -> Finding {
     let bad = |summary: String, hints: &[&str]| found(Outcome::BadAnswer, summary, hints);
-    let value = |bytes: &[u8]| shown(bytes, MAX_VALUE_BYTES);
     match fault {
-        Fault::Http10 => bad(
+        BadAnswer::SwitchedInHttp10 => bad(
             "the answer is a 101 in HTTP/1.0, which has no upgrades".to_owned(),
             &["A proxy on the way speaks HTTP/1.0 (in nginx: proxy_http_version 1.1)."],
         ),
-        Fault::Body => bad(
+        BadAnswer::BodyNotAllowed { .. } => bad(
             "the answer is a 101 that announces a body".to_owned(),
             &[
                 "A 101 ends with its head: the server must send neither a Content-Length nor a Transfer-Encoding.",
             ],
         ),
-        Fault::Upgrade(found) => bad(
-            missing("Upgrade", "websocket", &value(found)),
-            &["A proxy on the way may have removed the header from the answer."],
+        BadAnswer::Upgrade { found } => bad(
+            missing("Upgrade", "websocket", found),
+            &["A proxy on the way may have removed or changed the header of the answer."],
         ),
-        Fault::Connection(found) => bad(
-            missing("Connection", "Upgrade", &value(found)),
+        BadAnswer::Connection { found } => bad(
+            missing("Connection", "Upgrade", found),
             &["A proxy on the way may have replaced the header of the answer."],
         ),
-        Fault::Duplicate(name) => bad(
+        BadAnswer::Duplicate { name } => bad(
             format!("the answer is a 101 with {name} more than once"),
             &["Two parties on the way both add it: only the WebSocket server must."],
         ),
-        Fault::AcceptMissing => bad(
+        BadAnswer::AcceptMissing => bad(
             "the answer is a 101 without Sec-WebSocket-Accept".to_owned(),
             &["Who answered is no WebSocket server, or a proxy on the way removed the header."],
         ),
-        Fault::AcceptWrong { found, expected, key } => {
-            let found_text = value(found);
-            let summary =
-                format!("Sec-WebSocket-Accept is \"{found_text}\" instead of \"{expected}\"");
-            bad(summary, &[wrong_accept(found, key)])
-        }
-        Fault::Protocol(found) => bad(
-            format!("the server selected subprotocol \"{}\", which was not offered", value(found)),
+        BadAnswer::AcceptWrong { found, expected } => bad(
+            format!("Sec-WebSocket-Accept is \"{found}\" instead of \"{expected}\""),
+            &[wrong_accept(found, key)],
+        ),
+        BadAnswer::ProtocolNotOffered { found } => bad(
+            format!("the server selected subprotocol \"{found}\", which was not offered"),
             &["Clients end the session here. Offer it with --subprotocol, or correct the server."],
         ),
-        Fault::Extension(found) => bad(
-            format!("the server selected extension \"{}\"; none was offered", value(found)),
+        BadAnswer::ExtensionNotOffered { found } | BadAnswer::Extensions { found } => bad(
+            format!("the server selected extension \"{found}\"; none was offered"),
             &["The server, or something on the way, decides this without looking at the request."],
+        ),
+        other => bad(
+            format!("the answer is a 101 that breaks the rules: {other}"),
+            &["Clients end the session here: repair the server."],
         ),
     }
 }
@@ -144,10 +139,10 @@ fn missing(name: &str, wanted: &str, found: &str) -> String {
     }
 }
 
-fn wrong_accept(found: &[u8], key: &str) -> &'static str {
-    if found == accept_for_key("").as_bytes() {
+fn wrong_accept(found: &str, key: &str) -> &'static str {
+    if found == accept_for_key("") {
         "It answers an empty key: Sec-WebSocket-Key got lost on the way to the server."
-    } else if found == key.as_bytes() {
+    } else if found == key {
         "The server sends the key back as it is, instead of its hash (RFC 6455 section 4.2.2)."
     } else if found == EXAMPLE_ACCEPT {
         "It is the example of RFC 6455 section 1.3: the server's answer is fixed."

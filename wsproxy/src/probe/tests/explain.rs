@@ -2,13 +2,11 @@ use std::io;
 
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
-use super::super::answer::HeadFault;
 use super::super::frame::FrameFault;
-use super::super::judge::Fault;
 use super::super::link::Lost;
-use super::super::shared::accept_for_key;
 use super::super::target::Target;
 use super::*;
+use crate::handshake::{BadAnswer, HeadError, HeadFault, accept_for_key};
 
 fn says(finding: &Finding, wanted: &str) -> bool {
     finding.summary.contains(wanted) || finding.hints.iter().any(|hint| hint.contains(wanted))
@@ -122,34 +120,50 @@ fn what_is_no_http() {
         (b"<html>", false, "page"),
         (b"\x01\x02", false, "Another protocol"),
     ] {
-        let finding = bad_head(HeadFault::NotHttp, bytes, tls);
+        let finding = bad_head(&head(HeadFault::StartLine), bytes, tls);
         assert_eq!(finding.outcome, Outcome::BadAnswer);
         assert!(says(&finding, words), "{words}: {finding:?}");
     }
-    assert!(says(&bad_head(HeadFault::BareLf, b"", false), "LF alone"));
-    assert!(says(&bad_head(HeadFault::TooLarge, b"", false), "16384"));
+    let bad = |fault| bad_head(&head(fault), b"HTTP/1.1", false);
+    assert!(says(&bad(HeadFault::BareLf), "LF alone instead of CR LF (line 3)"));
+    assert!(!says(&bad(HeadFault::BareLf), "secret"));
+    assert!(says(&bad(HeadFault::TooLarge), "16384"));
+    assert!(says(&bad(HeadFault::TooManyHeaders), "100 header lines"));
+    assert!(says(&bad(HeadFault::StartLine), "no start line of HTTP/1"));
+    let two = bad_head(&head(HeadFault::StartLine), b"HTTP/2 200", false);
+    assert!(says(&two, "neither HTTP/1.1"));
+    let status = BadAnswer::Status { found: 999 };
+    assert!(says(&bad_head(&status, b"HTTP/1.1 999 X", false), "its status is 999"));
+}
+
+fn head(fault: HeadFault) -> BadAnswer {
+    HeadError { fault, line: 3, excerpt: "Set-Cookie: secret".into() }.into()
 }
 
 #[test]
 fn wrong_answers_of_101() {
-    let wrong = |found: &[u8]| {
-        let key = "dGhlIHNhbXBsZSBub25jZQ==".to_owned();
-        fault(&Fault::AcceptWrong { found: found.to_vec(), expected: "e".into(), key })
-    };
+    let key = "dGhlIHNhbXBsZSBub25jZQ==";
+    let told = |bad: BadAnswer| fault(&bad, key);
+    let wrong =
+        |found: &str| told(BadAnswer::AcceptWrong { found: found.into(), expected: "e".into() });
+    let empty = String::new;
+    let x = || "x".to_owned();
     for (finding, words) in [
-        (wrong(accept_for_key("").as_bytes()), "empty key"),
-        (wrong(b"dGhlIHNhbXBsZSBub25jZQ=="), "as it is"),
-        (wrong(b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "example of RFC 6455"),
-        (wrong(b"\x1b[m"), "cache"),
-        (wrong(b"\x1b[m"), "\"\\u{1b}[m\" instead of \"e\""),
-        (fault(&Fault::AcceptMissing), "without Sec-WebSocket-Accept"),
-        (fault(&Fault::Http10), "HTTP/1.0"),
-        (fault(&Fault::Upgrade(vec![])), "101 without Upgrade"),
-        (fault(&Fault::Connection(b"close".into())), "Connection \"close\" instead of"),
-        (fault(&Fault::Protocol(b"x".into())), "\"x\", which was not offered"),
-        (fault(&Fault::Extension(b"x".into())), "\"x\"; none was offered"),
-        (fault(&Fault::Duplicate("X-Y")), "X-Y more than once"),
-        (fault(&Fault::Body), "body"),
+        (wrong(&accept_for_key("")), "empty key"),
+        (wrong(key), "as it is"),
+        (wrong("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "example of RFC 6455"),
+        (wrong("x"), "cache"),
+        (wrong("x"), "\"x\" instead of \"e\""),
+        (told(BadAnswer::AcceptMissing), "without Sec-WebSocket-Accept"),
+        (told(BadAnswer::SwitchedInHttp10), "HTTP/1.0"),
+        (told(BadAnswer::Upgrade { found: empty() }), "101 without Upgrade"),
+        (told(BadAnswer::Connection { found: x() }), "Connection \"x\" instead of"),
+        (told(BadAnswer::ProtocolNotOffered { found: x() }), "\"x\", which was not offered"),
+        (told(BadAnswer::ExtensionNotOffered { found: x() }), "\"x\"; none was offered"),
+        (told(BadAnswer::Extensions { found: x() }), "\"x\"; none was offered"),
+        (told(BadAnswer::Duplicate { name: "X-Y" }), "X-Y more than once"),
+        (told(BadAnswer::BodyNotAllowed { status: 101, name: "X" }), "body"),
+        (told(BadAnswer::ContentLength { found: x() }), "Content-Length is \"x\""),
     ] {
         assert_eq!(finding.outcome, Outcome::BadAnswer);
         assert!(says(&finding, words), "{words}: {finding:?}");

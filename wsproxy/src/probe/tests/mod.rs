@@ -12,8 +12,8 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::shared::accept_for_key;
 use super::{Outcome, ProbeArgs, probe};
+use crate::handshake::accept_for_key;
 
 #[derive(Parser)]
 struct Cli {
