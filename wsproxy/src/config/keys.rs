@@ -156,7 +156,7 @@ pub const KEYS: &[Key] = &[
     key("upstream", "close_dead", Bool, "false", "", "close the sessions of a server that its health check finds dead"),
     key("upstream", "resolve", Duration, "\"30s\"", "`1s` to `30d`", "names of servers are resolved again when their records expire, and at the latest after this; servers that vanish keep their sessions and get no new ones"),
     key("upstream", "tls", Table("upstream.tls"), "", "", "for `wss://` and `https://` servers"),
-    key("upstream.tls", "ca", File, "", "without it, the system's authorities", "PEM file with the authorities that vouch for the servers").such_as("\"/etc/ssl/internal-ca.pem\""),
+    key("upstream.tls", "ca", File, "", "without it, the system's authorities", "PEM file with the authorities that vouch for the servers; a server's own certificate in it is trusted as it is, also a self-signed one").such_as("\"/etc/ssl/internal-ca.pem\""),
     key("upstream.tls", "server_name", Text, "", "without it, the server's host", "the name that the certificate must have").such_as("\"app.internal\""),
     key("upstream.tls", "verify", Bool, "true", "", "`false` takes any certificate: whoever is in between can read and change everything"),
     key("upstream.tls", "certificate", File, "", "with `key`", "PEM file with the certificate that is shown to a server that asks").such_as("\"/etc/ssl/gateway.pem\""),

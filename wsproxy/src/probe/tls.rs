@@ -10,7 +10,6 @@ use tokio::net::TcpStream;
 use tokio::time::{self, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
@@ -26,6 +25,7 @@ use super::explain;
 use super::outcome::{Finding, Outcome};
 use super::report::{Report, Step, Stop};
 use super::shown::shown;
+use crate::tls::ServerVerifier;
 
 /// Largest file of `--ca`, in bytes: 4 MiB.
 const MAX_CA_BYTES: u64 = 4 << 20;
@@ -34,6 +34,8 @@ const MAX_CA_BYTES: u64 = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Trust {
     roots: RootCertStore,
+    /// The certificates of the file.
+    given: Vec<CertificateDer<'static>>,
     /// Any certificate is accepted.
     insecure: bool,
     from_file: bool,
@@ -43,11 +45,11 @@ impl Trust {
     /// The certificates of `ca`, or those of the system. The error is a
     /// sentence without its full stop.
     pub(super) fn load(ca: Option<&Path>, insecure: bool) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
+        let (mut roots, mut given) = (RootCertStore::empty(), Vec::new());
         if let Some(path) = ca {
             let fail = |why: String| format!("--ca {}: {why}", path.display());
-            let found = read_pem(path).map_err(|error| fail(error.to_string()))?;
-            let (added, _) = roots.add_parsable_certificates(found);
+            given = read_pem(path).map_err(|error| fail(error.to_string()))?;
+            let (added, _) = roots.add_parsable_certificates(given.iter().cloned());
             if added == 0 {
                 return Err(fail("no certificate in it (it must be PEM)".to_owned()));
             }
@@ -55,7 +57,7 @@ impl Trust {
             // What is missing shows as an issuer that is not known.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
-        Ok(Self { roots, insecure, from_file: ca.is_some() })
+        Ok(Self { roots, given, insecure, from_file: ca.is_some() })
     }
 }
 
@@ -174,7 +176,7 @@ fn with_certificate(
 struct Recorder {
     provider: Arc<CryptoProvider>,
     /// `None` where no CA is trusted.
-    inner: Option<Arc<WebPkiServerVerifier>>,
+    inner: Option<ServerVerifier>,
     insecure: bool,
     seen: Mutex<(Option<CertificateDer<'static>>, Option<CertificateError>)>,
 }
@@ -183,9 +185,8 @@ impl Recorder {
     fn new(trust: Trust) -> Self {
         let provider = Arc::new(ring::default_provider());
         let roots = Arc::new(trust.roots);
-        let builder =
-            WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
-        let (inner, insecure) = (builder.ok(), trust.insecure);
+        let inner = ServerVerifier::new(roots, trust.given, Arc::clone(&provider)).ok();
+        let insecure = trust.insecure;
         Self { provider, inner, insecure, seen: Mutex::default() }
     }
 

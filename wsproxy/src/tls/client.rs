@@ -8,11 +8,12 @@ use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, sign};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, sign};
 
 use super::certificate::{self, Certificate};
 use super::problem::{BadFiles, Loaded};
-use super::roots::{self, SystemRoots};
+use super::roots::{self, Roots, SystemRoots};
+use super::verifier::ServerVerifier;
 use super::{ALPN, CertificateFiles, now, provider};
 
 /// What stands for the system's CAs in a problem.
@@ -69,7 +70,7 @@ pub fn load_client(
 }
 
 enum Trust {
-    Roots(Arc<RootCertStore>),
+    Roots(Roots),
     Everybody,
 }
 
@@ -81,9 +82,9 @@ fn load_trust(files: &ClientFiles, system: &SystemRoots, found: &mut BadFiles) -
             Some(Trust::Everybody)
         }
         None if !files.verify => Some(Trust::Everybody),
-        Some(ca) => roots::load(ca, found).map(|roots| Trust::Roots(roots.store)),
+        Some(ca) => roots::load(ca, found).map(Trust::Roots),
         None => match system.get() {
-            Ok(store) => Some(Trust::Roots(store)),
+            Ok(store) => Some(Trust::Roots(Roots { store, certificates: Vec::new() })),
             Err(message) => {
                 found.problem(Path::new(SYSTEM), message);
                 None
@@ -98,14 +99,16 @@ fn build(
     own: Option<&Certificate>,
 ) -> Result<ClientConfig, Error> {
     let algorithms = provider.signature_verification_algorithms;
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let builder = match trust {
-        Trust::Roots(store) => builder.with_root_certificates(store),
-        Trust::Everybody => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate { algorithms })),
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?;
+    let verifier: Arc<dyn ServerCertVerifier> = match trust {
+        Trust::Roots(Roots { store, certificates }) => Arc::new(
+            ServerVerifier::new(store, certificates, provider)
+                .map_err(|error| Error::General(error.to_string()))?,
+        ),
+        Trust::Everybody => Arc::new(AnyCertificate { algorithms }),
     };
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let mut config = match own {
         Some(own) => builder.with_client_cert_resolver(Arc::new(sign::SingleCertAndKey::from(
             Arc::clone(&own.key),

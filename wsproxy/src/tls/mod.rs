@@ -15,6 +15,7 @@ mod roots;
 mod server;
 mod sni;
 mod validity;
+mod verifier;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ pub use reload::{ClientSource, LOOK_MIN, Reloading, ServerSource, Source};
 pub use resumption::{Resumption, SESSIONS_MAX};
 pub use roots::SystemRoots;
 pub use server::{CERTIFICATES_MAX, ServerFiles, load_server};
+pub(crate) use verifier::ServerVerifier;
 
 /// The one application protocol that is spoken over TLS (RFC 7301 section 6).
 const ALPN: &[u8] = b"http/1.1";

@@ -86,6 +86,22 @@ impl Authority {
 }
 
 impl Identity {
+    /// A certificate that vouches for itself, as `openssl req -x509` makes it: also a CA.
+    pub fn of_its_own(names: &[&str]) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "its own");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        Self {
+            certificate: certificate.der().clone(),
+            pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        }
+    }
+
     pub fn write(&self, dir: &TempDir, name: &str) -> Files {
         let certificate = dir.join(&format!("{name}.pem"));
         let key = dir.join(&format!("{name}.key"));

@@ -109,6 +109,21 @@ struct Seen {
 }
 
 #[test]
+fn a_server_whose_own_certificate_is_the_ca_is_used() {
+    let dir = TempDir::new();
+    let own = Identity::of_its_own(&["localhost", "127.0.0.1"]);
+    let ca = format!("ca = \"{}\"", shown(&own.write(&dir, "own").certificate));
+    for versions in [BOTH, &[&version::TLS12][..]] {
+        let case = start("localhost", &ca, "");
+        let seen = case.works(&own, versions, None);
+        assert_eq!(seen.name.as_deref(), Some("localhost"));
+    }
+    // Another one, made in the same way for the same names, is nobody.
+    let twin = Identity::of_its_own(&["localhost", "127.0.0.1"]);
+    start("localhost", &ca, "").refuses(&twin, None, "CaUsedAsEndEntity");
+}
+
+#[test]
 fn servers_whose_certificate_is_right_are_used() {
     let inner = authority().issue(&["inner.example"]);
     let self_signed = Authority::new("nobody").issue(&["nowhere.example"]);

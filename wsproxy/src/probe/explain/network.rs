@@ -115,7 +115,7 @@ pub(in super::super) fn certificate(
         }
         other if other.to_string().contains("CaUsedAsEndEntity") => (
             "it is the certificate of a CA".to_owned(),
-            "A server needs a certificate of its own: one without CA:TRUE.",
+            "A server needs a certificate of its own, one without CA:TRUE. If it is meant to be just this one, give it with --ca.",
         ),
         other => (other.to_string(), "The certificate breaks the rules of RFC 5280."),
     };

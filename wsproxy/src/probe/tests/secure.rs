@@ -41,9 +41,19 @@ struct Identity {
 
 /// A self-signed certificate that ends in `year`.
 fn identity(name: &str, year: i32) -> Identity {
+    signed_by_itself(name, year, rcgen::IsCa::NoCa)
+}
+
+/// The same with CA:TRUE.
+fn authority(name: &str, year: i32) -> Identity {
+    signed_by_itself(name, year, rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained))
+}
+
+fn signed_by_itself(name: &str, year: i32, is_ca: rcgen::IsCa) -> Identity {
     let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = rcgen::date_time_ymd(year, 1, 1);
+    params.is_ca = is_ca;
     // Two of one name and two keys would be one forging the other.
     params.distinguished_name.push(rcgen::DnType::CommonName, format!("{name} {year}"));
     let key = rcgen::KeyPair::generate().unwrap();
@@ -93,6 +103,32 @@ async fn trusted_by_a_file() {
         assert_eq!(tls["verified"], true);
         assert_eq!(tls["certificate"]["names"][0], "a.example");
         assert_eq!(tls["certificate"]["not_after"], "2099-01-01");
+    }
+}
+
+/// What `openssl req -x509` makes is a CA, and is trusted as the server that it is.
+#[tokio::test]
+async fn trusted_by_its_own_certificate() {
+    let own = [authority("a.example", 2099), authority("a.example", 2021)];
+    let twin = authority("a.example", 2099);
+    for (shown, trusted, host, expected) in [
+        (&own[0], &own[0], "a.example", None),
+        (&own[0], &own[0], "b.example", Some("it is not for b.example")),
+        (&own[1], &own[1], "a.example", Some("it has expired")),
+        (&twin, &own[0], "a.example", Some("certificate of a CA")),
+    ] {
+        let file = File::new("its-own", &trusted.pem);
+        let address = server(shown, false, false).await.to_string();
+        let url = format!("wss://{host}/");
+        let flags = [url.as_str(), "--resolve", &address, "--ca", file.path()];
+        let (outcome, report) = run(&flags).await;
+        match expected {
+            None => assert_eq!(outcome, Outcome::Open, "{report}"),
+            Some(words) => {
+                assert_eq!(outcome, Outcome::Tls, "{report}");
+                assert!(report.contains(words), "{words}: {report}");
+            }
+        }
     }
 }
 

@@ -47,6 +47,89 @@ async fn servers_are_verified() {
     }
 }
 
+/// What `openssl req -x509` makes, given to the server and as `ca`; and what only looks like it.
+#[tokio::test]
+async fn a_server_is_trusted_by_its_own_certificate() {
+    let files = Authority::new();
+    let made = |stem: &str, change: &dyn Fn(&mut CertificateParams)| {
+        let mut params = params(&["b.internal", "192.0.2.1"]);
+        params.distinguished_name.push(DnType::CommonName, "b.internal");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        Issued {
+            der: certificate.der().clone(),
+            files: CertificateFiles {
+                certificate: files.write(&format!("{stem}.pem"), certificate.pem()),
+                key: files.write(&format!("{stem}.key"), key.serialize_pem()),
+            },
+        }
+    };
+    let own = made("own", &|_| ());
+    // Another key and another serial number under the same subject, issuer and names.
+    let twin = made("twin", &|_| ());
+    let expired = made("expired", &|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
+    let early = made("early", &|params| params.not_before = rcgen::date_time_ymd(2999, 1, 1));
+    let client_only = made("client", &|params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    });
+    let for_servers = made("server", &|params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    });
+    // Issued by somebody who is not trusted: this one is, and only this one.
+    let nobody = Authority::named("nobody");
+    let issued = nobody.issue("issued", &["b.internal"]);
+    let table = [
+        ("itself", &own, &own, "b.internal", None),
+        ("its address", &own, &own, "192.0.2.1", None),
+        ("for servers", &for_servers, &for_servers, "b.internal", None),
+        ("a leaf of an unknown CA", &issued, &issued, "b.internal", None),
+        ("a wrong name", &own, &own, "c.internal", Some("NotValidForName")),
+        ("a wrong address", &own, &own, "192.0.2.2", Some("NotValidForName")),
+        ("another one", &twin, &own, "b.internal", Some("CaUsedAsEndEntity")),
+        ("expired", &expired, &expired, "b.internal", Some("Expired")),
+        ("not valid yet", &early, &early, "b.internal", Some("NotValidYet")),
+        ("for clients only", &client_only, &client_only, "b.internal", Some("InvalidPurpose")),
+    ];
+    for (what, shown, trusted, name, expected) in table {
+        let ca = Some(trusted.files.certificate.clone());
+        let client = client(&ClientFiles { ca, ..ClientFiles::default() });
+        let shaken = shake(&server(&server_files(&[shown])), &Arc::new(client), name).await;
+        match (shaken.client, expected) {
+            (Ok(side), None) => assert_eq!(side.certificate, Some(shown.der.clone()), "{what}"),
+            (Err(error), Some(words)) => {
+                assert_eq!(explain(&error), "bad_certificate", "{what}: {error}");
+                assert!(format!("{error:?}").contains(words), "{what}: {error:?}");
+            }
+            (other, _) => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
+/// Whoever shows a trusted certificate has to have its key.
+#[tokio::test]
+async fn a_trusted_certificate_without_its_key_is_worth_nothing() {
+    let files = Authority::new();
+    let key = KeyPair::generate().unwrap();
+    let key = provider().key_provider.load_private_key(key.into()).unwrap();
+    let mut named = params(&["b.internal"]);
+    named.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = named.self_signed(&KeyPair::generate().unwrap()).unwrap();
+    files.write("ca.pem", certificate.pem());
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let key = Arc::clone(&key);
+        let stolen = rustls::sign::CertifiedKey::new(vec![certificate.der().clone()], key);
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(stolen)));
+        let shaken = shake(&Arc::new(config), &Arc::new(files.client()), "b.internal").await;
+        assert_eq!(explain(&shaken.client.unwrap_err()), "bad_certificate");
+    }
+}
+
 /// Without verification a server still has to have the key of what it shows.
 #[tokio::test]
 async fn signatures_are_checked_without_verification() {
