@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::admin::client::Ask;
 use crate::config::{DatapathMode, ListenAddr, LogFormat, LogLevel, ServerAddr};
+use crate::nginx::Included;
 use crate::probe::ProbeArgs;
 
 /// Exit status after bad usage, as in `sysexits.h`.
@@ -123,14 +124,25 @@ pub fn exit_status(error: &clap::Error) -> i32 {
     if error.use_stderr() { EX_USAGE } else { 0 }
 }
 
-/// The texts that an nginx `include` names: a path or a pattern with `*` in its last part,
-/// relative to `base`. `None` where nothing is found.
-pub fn read_included(base: &Path, name: &str) -> Option<String> {
+/// The files that an nginx `include` names: a path, or a pattern with one `*` in its last part,
+/// relative to `base`. A pattern may name none, as in nginx. `None` where one can't be read, and
+/// of patterns of other kinds.
+pub fn read_included(base: &Path, name: &str) -> Option<Vec<Included>> {
     let path = base.join(name);
+    if !name.contains(['*', '?', '[']) {
+        return Some(vec![included(&path)?]);
+    }
     let (folder, pattern) = (path.parent()?, path.file_name()?.to_str()?);
-    let Some((start, end)) = pattern.split_once('*') else { return read_file(&path).ok() };
-    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
-        .ok()?
+    let (start, end) = pattern.split_once('*')?;
+    if name.matches(['*', '?', '[']).count() > 1 {
+        return None;
+    }
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(Vec::new()),
+        Err(_) => return None,
+    };
+    let mut found: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -141,8 +153,12 @@ pub fn read_included(base: &Path, name: &str) -> Option<String> {
         })
         .collect();
     found.sort();
-    let texts: Option<Vec<_>> = found.iter().map(|path| read_file(path).ok()).collect();
-    texts.filter(|texts| !texts.is_empty()).map(|texts| texts.join("\n"))
+    found.iter().map(|path| included(path)).collect()
+}
+
+fn included(path: &Path) -> Option<Included> {
+    let text = read_file(path).ok()?;
+    Some(Included { file: path.display().to_string(), text })
 }
 
 /// The text of a configuration file of at most [`CONFIG_FILE_MAX`] bytes.

@@ -89,3 +89,33 @@ fn reads_files_up_to_the_limit() {
     std::fs::remove_file(&path).unwrap();
     assert_eq!(read_file(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
 }
+
+#[test]
+fn finds_what_nginx_includes() {
+    let folder = tempfile::TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join("sites")).unwrap();
+    for name in ["b.conf", "a.conf", ".hidden.conf", "a.conf.off"] {
+        std::fs::write(folder.path().join("sites").join(name), name).unwrap();
+    }
+    let found = |name: &str| {
+        let files = read_included(folder.path(), name)?;
+        let under = format!("{}/", folder.path().display());
+        let name = |file: &Included| file.file.strip_prefix(&under).unwrap().to_owned();
+        assert!(files.iter().all(|file| name(file) == format!("sites/{}", file.text)));
+        Some(files.iter().map(name).collect::<Vec<_>>())
+    };
+    let some = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(found("sites/a.conf"), some(&["sites/a.conf"]));
+    assert_eq!(found("sites/*.conf"), some(&["sites/a.conf", "sites/b.conf"]));
+    let all = ["sites/a.conf", "sites/a.conf.off", "sites/b.conf"];
+    assert_eq!(found("sites/*"), some(&all));
+    // A pattern that fits nothing is no mistake, a name that is not there is one.
+    assert_eq!(found("sites/*.none"), some(&[]));
+    assert_eq!(found("nowhere/*.conf"), some(&[]));
+    assert_eq!(found("sites/none"), None);
+    for pattern in ["*/a.conf", "sites/*.*", "sites/?.conf", "sites/[ab].conf"] {
+        assert_eq!(found(pattern), None, "{pattern}");
+    }
+    std::fs::create_dir(folder.path().join("sites/dir.conf")).unwrap();
+    assert_eq!(found("sites/*.conf"), None);
+}

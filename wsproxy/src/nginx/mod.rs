@@ -65,7 +65,7 @@ pub struct Import {
 /// What is no nginx configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
-    /// The file, as `include` names it.
+    /// The file.
     pub file: String,
     /// From 1.
     pub line: usize,
@@ -83,18 +83,27 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
+/// A file that an `include` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Included {
+    /// What notes call it.
+    pub file: String,
+    /// What is in it.
+    pub text: String,
+}
+
 /// Translates the nginx configuration `text` of the file `name`.
 ///
-/// `files` gets the path or pattern of each `include` as it is written and returns the text; of
-/// a pattern, the texts one after the other. Without a text there is a note. The configuration
-/// may be a whole `nginx.conf` or what stands inside its `http` block.
+/// `files` gets the path or pattern of each `include` as it is written and returns the files that
+/// it names; a pattern may name none. `None`: they can't be had, which becomes a note. The
+/// configuration may be a whole `nginx.conf` or what stands inside its `http` block.
 ///
 /// # Errors
 ///
 /// The text, or an included one, does not have nginx's syntax, or one of [`TEXT_MAX`],
 /// [`DEPTH_MAX`] and [`INCLUDES_MAX`] is passed.
 pub fn import(
-    files: &dyn Fn(&str) -> Option<String>,
+    files: &dyn Fn(&str) -> Option<Vec<Included>>,
     name: &str,
     text: &str,
 ) -> Result<Import, Broken> {

@@ -32,7 +32,7 @@ impl fmt::Display for Severity {
 pub struct Note {
     /// From 1.
     pub line: usize,
-    /// The file, as `include` names it.
+    /// The file.
     pub file: String,
     /// How much it matters.
     pub severity: Severity,

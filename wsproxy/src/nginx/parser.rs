@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::lexer::{Lexer, Spot, Token};
 use super::notes::Notes;
-use super::{Broken, DEPTH_MAX, INCLUDES_MAX, TEXT_MAX};
+use super::{Broken, DEPTH_MAX, INCLUDES_MAX, Included, TEXT_MAX};
 
 /// Most characters of a directive in a note or comment.
 const SHOWN_MAX: usize = 80;
@@ -58,7 +58,7 @@ fn quoted(word: &str) -> String {
 
 /// The directives of a text and of what it includes.
 pub(super) fn parse(
-    files: &dyn Fn(&str) -> Option<String>,
+    files: &dyn Fn(&str) -> Option<Vec<Included>>,
     notes: &Notes,
     name: &str,
     text: &str,
@@ -67,7 +67,7 @@ pub(super) fn parse(
 }
 
 struct Parser<'f> {
-    files: &'f dyn Fn(&str) -> Option<String>,
+    files: &'f dyn Fn(&str) -> Option<Vec<Included>>,
     notes: &'f Notes,
     /// Read so far.
     bytes: usize,
@@ -204,14 +204,16 @@ impl Parser<'_> {
             let message = format!("more than {INCLUDES_MAX} includes inside each other");
             return Err(reading.broken(start, message));
         }
-        match (self.files)(pattern) {
-            Some(text) => self.text(pattern, &text, depth, reading.includes + 1),
-            None => {
-                let message = "not found: what it includes is missing here";
-                self.notes.unsupported(directive, message);
-                Ok(Vec::new())
-            }
+        let Some(files) = (self.files)(pattern) else {
+            let message = "can't be read: what it includes is missing here";
+            self.notes.unsupported(directive, message);
+            return Ok(Vec::new());
+        };
+        let mut list = Vec::new();
+        for Included { file, text } in files {
+            list.extend(self.text(&file, &text, depth, reading.includes + 1)?);
         }
+        Ok(list)
     }
 }
 

@@ -4,6 +4,11 @@ fn broken(text: &str) -> String {
     import(&|_| None, "n.conf", text).unwrap_err().to_string()
 }
 
+/// What an `include` finds that names one file.
+fn one(file: &str, text: &str) -> Option<Vec<Included>> {
+    Some(vec![Included { file: file.to_owned(), text: text.to_owned() }])
+}
+
 #[test]
 fn mistakes_have_a_place() {
     for (text, expected) in [
@@ -31,22 +36,27 @@ fn everything_is_bounded() {
     let long = |bytes: usize| "#".repeat(bytes);
     assert!(import(&|_| None, "n", &long(TEXT_MAX)).is_ok());
     assert_eq!(broken(&long(TEXT_MAX + 1)), "n.conf:1:1: more than 1 MiB with what is included");
-    let endless = |_: &str| Some("include a;".to_owned());
+    let endless = |_: &str| one("a", "include a;");
     let error = import(&endless, "n", "include a;").unwrap_err();
     assert_eq!(error.message, "more than 16 includes inside each other");
-    let twice = |_: &str| Some("include a; include a; ".repeat(1_000));
+    let twice = |_: &str| one("a", &"include a; include a; ".repeat(1_000));
     assert!(import(&twice, "n", "include a;").is_err());
 }
 
 #[test]
 fn includes_stand_where_they_are() {
     let files = |path: &str| match path {
-        "conf.d/*.conf" => Some("server {\n include locations; \n}\n".to_owned()),
-        "locations" => Some("location / { return 204; }\nwhat_is_this on;".to_owned()),
-        "broken" => Some("a\n 'b".to_owned()),
+        "conf.d/*.conf" => {
+            let mut files = one("conf.d/a.conf", "server {\n include locations; \n}\n")?;
+            files.extend(one("conf.d/b.conf", "\nand_this off;")?);
+            Some(files)
+        }
+        "none/*" => Some(Vec::new()),
+        "locations" => one("locations", "location / { return 204; }\nwhat_is_this on;"),
+        "broken" => one("broken", "a\n 'b"),
         _ => None,
     };
-    let text = "http { include mime.types; include conf.d/*.conf; include gone; }";
+    let text = "http { include mime.types; include conf.d/*.conf; include none/*; include gone; }";
     let made = import(&files, "n.conf", text).unwrap();
     check(&made.toml);
     assert!(made.toml.contains("# locations:1: location /\n"), "{}", made.toml);
@@ -55,7 +65,8 @@ fn includes_stand_where_they_are() {
         notes,
         [
             "n.conf:1: ignored: include mime.types: not needed",
-            "n.conf:1: unsupported: include gone: not found: what it includes is missing here",
+            "n.conf:1: unsupported: include gone: can't be read: what it includes is missing here",
+            "conf.d/b.conf:2: unsupported: and_this off: there is nothing like it here",
             "locations:2: unsupported: what_is_this on: there is nothing like it here",
         ]
     );
