@@ -65,6 +65,7 @@ const WANTS_TLS: &[&str] = &[
     "plain http to an ssl-enabled server port",
     "requires tls",
     "client sent an http request to a tls",
+    "this port speaks tls",
 ];
 
 /// The facts of an answer. Its texts are escaped.

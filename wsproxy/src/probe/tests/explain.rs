@@ -71,7 +71,9 @@ fn the_facts_of_an_answer_count() {
     let old = with(426, |a| a.versions = Some("7, 8".into()));
     assert!(says(&old, "version 7, 8") && !says(&old, "proxy_set_header"));
     assert!(says(&with(426, |a| a.versions = Some("13".into())), "proxy_set_header"));
+    let own = String::from_utf8(crate::tls::plain_http_answer(b"GET /").unwrap().into()).unwrap();
     for body in [
+        own.as_str(),
         "<title>400 The plain HTTP request was sent to HTTPS port</title>",
         "Client sent an HTTP request to an HTTPS server.",
         "You're speaking plain HTTP to an SSL-enabled server port.",
