@@ -61,11 +61,22 @@ const HEAD: usize = 1024;
 /// Threads that own sessions, at most, when nothing is configured.
 const MOST_WORKERS: usize = 64;
 
+/// What to try where the system's words leave it open.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need root or CAP_NET_BIND_SERVICE, a socket a directory that may be written to"
+        }
+        io::ErrorKind::NotFound => "; the directory of a socket must exist",
+        _ => "",
+    }
+}
+
 /// Why the gateway did not start, or did not take another configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// An address can't be listened on.
-    #[error("cannot listen on {address} ({key}): {error}")]
+    #[error("cannot listen on {address} ({key}): {error}{}", advice(error))]
     Listen {
         /// The address.
         address: String,
