@@ -35,6 +35,8 @@ mod tests {
         assert_eq!(chosen, Ok(Some("b".into())));
         let twice = BadAnswer::Duplicate { name: "Sec-WebSocket-Accept" };
         assert_eq!(judged(line, &[SWITCH, ACCEPT, ACCEPT]), Err(twice));
+        let both = judged(line, &[SWITCH, "Upgrade: h2c\r\n", ACCEPT]);
+        assert_eq!(both, Err(BadAnswer::Upgrade { found: "WebSocket, h2c".into() }));
         // No extension is offered, so none may be selected.
         let found = "x".to_owned();
         let extended = judged(line, &[SWITCH, ACCEPT, "Sec-WebSocket-Extensions: x\r\n"]);
