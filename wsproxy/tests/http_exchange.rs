@@ -4,11 +4,11 @@
 
 mod support;
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::{net::SocketAddr, process::Command, thread, time::Duration};
 
 use support::{
-    Peer, Proxy, Server, header,
-    http::{Origin, answer, get, plain},
+    BINARY, Peer, Proxy, Server, TempDir, config, header,
+    http::{Origin, answer, get, lines, plain},
     refusing, request, status, switch, wait_for,
 };
 
@@ -356,4 +356,91 @@ fn a_slow_server_is_given_up_and_a_slow_upload_is_not() {
         late.join().unwrap()
     });
     assert_eq!(late, (504, Vec::new(), 1));
+}
+
+/// The proxy with one place at this server, and no line before it.
+fn with_one_place(server: &Server, more: &str) -> Proxy {
+    let place = format!("servers = [{{ address = \"{}\", max_connections = 1 }}]", server.address);
+    let text = config(&[], &format!("{more}\n[timeouts]\nupstream_answer = \"1h\""));
+    let text = text.replace("servers = []", &place);
+    Proxy::with_file(Command::new(BINARY), &text, "relay")
+}
+
+/// A client whose request, with `more` behind it, has that place, and the server's connection.
+fn waiting(proxy: &Proxy, server: &Server, more: &str) -> (Peer, Peer) {
+    let mut client = proxy.connect();
+    client.send((get("/slow", "") + more).as_bytes());
+    let mut upstream = server.accept();
+    upstream.head();
+    assert_eq!(proxy.ask(&get("/", "")).0, 503, "the place is taken");
+    (client, upstream)
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_request_with_it() {
+    let server = Server::start();
+    let dir = TempDir::new();
+    let log = dir.join("access.log");
+    let more = format!("[access_log]\nformat = \"json\"\npath = \"{}\"", log.display());
+    let proxy = with_one_place(&server, &more);
+    // What follows the request does not hide its end.
+    for (at, (reset, more)) in
+        [(true, ""), (false, "GET /half HTTP/1.1\r\n")].into_iter().enumerate()
+    {
+        let (client, mut upstream) = waiting(&proxy, &server, more);
+        let socket = socket2::SockRef::from(&client.stream);
+        socket.set_linger(reset.then_some(Duration::ZERO)).unwrap();
+        drop(client);
+        assert_eq!(upstream.rest_or_reset(), b"", "{at}: the server's connection goes on");
+        let found = lines(&log, 2 * at + 2);
+        let line = found.iter().rfind(|line| line["target"] == "/slow").unwrap();
+        assert_eq!(line["status"], 499, "{line}");
+        assert_eq!(line["upstream"], server.address.to_string(), "{line}");
+        proxy.wait_metric("wsproxy_request_failures_total{reason=\"client_left\"}", |count| {
+            count == at as u64 + 1
+        });
+    }
+    waiting(&proxy, &server, "");
+}
+
+#[test]
+fn a_client_that_only_listens_is_answered_or_told() {
+    let server = Server::start();
+    let proxy = with_one_place(&server, "");
+    for answered in [true, false] {
+        let (mut client, mut upstream) = waiting(&proxy, &server, "");
+        client.finish();
+        if answered {
+            upstream.send(answer("Connection: close\r\n", "soon").as_bytes());
+        }
+        let (head, body) = client.answer();
+        assert_eq!(status(&head), if answered { 200 } else { 499 }, "{head}");
+        let id = header(&head, "X-Request-ID");
+        assert!(body == "soon" || body.contains(id[0]), "{body}");
+        assert_eq!(client.rest(), b"");
+        assert_eq!(upstream.rest_or_reset(), b"");
+    }
+}
+
+#[test]
+fn an_answered_client_has_its_time_for_the_next_request() {
+    let server = Server::start();
+    let more = "[timeouts]\nkeepalive_idle = \"1500ms\"\nrequest_head = \"1s\"\n\
+                [[route]]\npath = \"/here\"\nrespond = 200\n[[route]]\nupstream = \"default\"\n";
+    let proxy = Proxy::relay(&[server.address], more);
+    // Answered at once, without a server.
+    let mut client = proxy.connect();
+    assert_eq!(client.ask(&get("/here", "")).0, 200);
+    assert_eq!(client.rest(), b"", "a silent client keeps its connection");
+    let mut client = proxy.connect();
+    client.send(get("/slow", "").as_bytes());
+    let mut upstream = server.accept();
+    upstream.head();
+    // Its time does not run while it is us who are late; nor that of what it sends meanwhile.
+    client.send(b"GET /here HTTP/1.1\r\n");
+    thread::sleep(Duration::from_millis(2000));
+    client.send(b"Host: example.com\r\n\r\n");
+    upstream.send(answer("Connection: close\r\n", "late").as_bytes());
+    assert_eq!(client.answer().1, "late");
+    assert_eq!(status(&client.head()), 200);
 }

@@ -3,13 +3,13 @@
 
 mod support;
 
-use std::{fs, net::SocketAddr, process::Command};
+use std::{net::SocketAddr, process::Command};
 
 use serde_json::Value;
 use support::{
     BINARY, Proxy, Server, TempDir, config, header,
-    http::{Origin, answer, get, plain},
-    refusing, request, status, switch, wait_for,
+    http::{Origin, answer, get, lines, plain},
+    refusing, request, status, switch,
 };
 
 /// The proxy with these keys of its only route, and `more` of the file.
@@ -69,15 +69,6 @@ fn servers_learn_who_asks() {
         let (_, _, got) = proxy.ask(&get("/", SAID));
         assert_eq!(header(&got, "X-Real-IP"), [client], "{kind}: {got}");
     }
-}
-
-/// The access log's lines, once there are so many.
-fn lines(path: &std::path::Path, count: usize) -> Vec<Value> {
-    wait_for("lines in the access log", || {
-        let text = fs::read_to_string(path).ok()?;
-        let found: Vec<_> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-        (found.len() >= count).then_some(found)
-    })
 }
 
 #[test]

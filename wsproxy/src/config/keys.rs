@@ -210,7 +210,7 @@ pub const KEYS: &[Key] = &[
     key("timeouts", "keepalive_idle", Duration, "\"75s\"", "`1ms` to `30d`", "a client's connection is closed when its next request does not begin by then"),
     key("timeouts", "request_body", Duration, "\"60s\"", "`1ms` to `30d`", "the longest pause inside the body of a plain request; then the connection is closed"),
     key("timeouts", "upstream_connect", Duration, "\"5s\"", "`1ms` to `30d`", "to connect to a server, its name resolved; then the next server is tried, and when none is left the client is answered 504"),
-    key("timeouts", "upstream_answer", Duration, "\"30s\"", "`1ms` to `30d`", "an upstream that has not sent its whole answer head by then is closed; the client is answered 504"),
+    key("timeouts", "upstream_answer", Duration, "\"30s\"", "`1ms` to `30d`", "an upstream that has not sent its whole answer head by then is closed; the client is answered 504. A plain request is given up before that (499) when its client resets the connection, or 5 s after it has ended its side of it"),
     key("timeouts", "idle", Duration, "\"1h\"", "`1ms` to `30d`, or `\"off\"`", "a session in which nothing moved in either direction for so long is closed, and so is a plain answer that pauses for so long; `\"off\"`: never"),
     key("timeouts", "drain", Duration, "\"10s\"", "`1ms` to `30d`", "sessions still open so long after SIGTERM are cut off and wsproxy exits"),
     key("timeouts", "keepalive", Duration, "\"60s\"", "`1s` to `9h`, whole seconds, or `\"off\"`", "a connection silent for so long is probed by TCP, on both sockets; one that does not answer is closed as broken; `\"off\"`: no probes"),

@@ -87,6 +87,9 @@ impl About {
     }
 }
 
+/// The status of a request whose client left before it was answered.
+const CLIENT_LEFT: u16 = 499;
+
 /// A request whose line is written when its answer ends.
 pub(super) struct Pending {
     log: Arc<AccessLog>,
@@ -152,7 +155,8 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         self.log.write(&Entry {
-            status: self.status,
+            // Dropped without an answer: the client's connection broke while it was waited for.
+            status: if self.status == 0 { CLIENT_LEFT } else { self.status },
             route: &self.route,
             upstream: self.upstream.as_deref(),
             bytes_to_client: self.sent,

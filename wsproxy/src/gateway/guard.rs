@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::task::AtomicWaker;
 use hyper::rt::ReadBufCursor;
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
@@ -67,11 +68,30 @@ pub(super) struct Shared {
     in_flight: AtomicU32,
     stopped: AtomicBool,
     outcome: Mutex<Option<Outcome>>,
+    /// The client's end came while a request was in flight: it will send nothing more.
+    finished: AtomicBool,
+    /// So did a reset: it will not listen either.
+    broke: AtomicBool,
+    /// To be woken when nothing is in flight any more: the library relies on whoever told it
+    /// that there is nothing to read.
+    reader: AtomicWaker,
 }
 
 /// A request that is being answered.
 #[derive(Debug)]
 pub(super) struct InFlight(Arc<Shared>);
+
+impl InFlight {
+    /// The client has ended its side of the connection behind this request.
+    pub(super) fn client_finished(&self) -> bool {
+        self.0.finished.load(Ordering::Relaxed)
+    }
+
+    /// The client's connection is broken.
+    pub(super) fn client_broke(&self) -> bool {
+        self.0.broke.load(Ordering::Relaxed)
+    }
+}
 
 impl Shared {
     pub(super) fn request(self: &Arc<Self>) -> InFlight {
@@ -85,6 +105,10 @@ impl Shared {
         self.stopped.load(Ordering::SeqCst) && self.in_flight.load(Ordering::SeqCst) == 0
     }
 
+    fn is_answering(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) > 0
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Outcome>> {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,6 +117,7 @@ impl Shared {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.0.reader.wake();
     }
 }
 
@@ -216,6 +241,32 @@ impl Guard {
         Poll::Ready(Ok(buf.filled().len()))
     }
 
+    /// Whether the next request waits for the end of one in flight. Whoever reads is woken then.
+    fn is_behind_a_request(&self, cx: &Context<'_>) -> bool {
+        if !matches!(self.state, State::Head) || !self.shared.is_answering() {
+            return false;
+        }
+        self.shared.reader.register(cx.waker());
+        // Once more: its end may have come before the registration.
+        self.shared.is_answering()
+    }
+
+    /// Reads behind a request in flight: the end of the connection is news for who waits for the
+    /// answer, and the client's time does not run.
+    fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let over = [&self.shared.finished, &self.shared.broke];
+        if over.iter().any(|over| over.load(Ordering::Relaxed)) {
+            return Poll::Pending;
+        }
+        match ready!(self.poll_more(cx)) {
+            Ok(1..) => return Poll::Ready(()),
+            Ok(_) => self.shared.finished.store(true, Ordering::Relaxed),
+            Err(_) => self.shared.broke.store(true, Ordering::Relaxed),
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     /// Whether the client's time is over.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
         if !matches!(self.state, State::Head) {
@@ -261,6 +312,10 @@ impl hyper::rt::Read for Guard {
                         return Poll::Ready(Err(error));
                     }
                 },
+            }
+            if this.is_behind_a_request(cx) {
+                ready!(this.poll_behind(cx));
+                continue;
             }
             match this.poll_more(cx) {
                 Poll::Ready(Ok(0)) => {

@@ -3,22 +3,25 @@
 
 use std::{
     convert::Infallible,
+    pin::{Pin, pin},
     sync::Arc,
-    task::{Poll, Waker},
+    task::{Poll, Waker, ready},
+    time::Duration,
 };
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{self, HeaderName},
 };
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{body::Incoming, ext::ReasonPhrase, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioTimer;
+use tokio::time::sleep;
 
 use super::{
     Client, Gateway,
     access::Pending,
     body::ReplyBody,
-    guard::{Guard, Outcome, Patience, Shared},
+    guard::{Guard, InFlight, Outcome, Patience, Shared},
     setup::{RouteSetup, Setup},
     stream::Stream,
     upgrade::{self, find_route},
@@ -57,7 +60,7 @@ pub(super) async fn serve(
             let (gateway, client) = (Arc::clone(&gateway), Arc::clone(&client));
             // Polled without being pinned by us, so that the connection comes back whole.
             Box::pin(async move {
-                let exchange = Exchange::new(&gateway, &client, &request);
+                let exchange = Exchange::new(&gateway, &client, &in_flight, &request);
                 let (response, pending) = exchange.run(request).await;
                 let response = response.map(|body| body.until_its_end(pending, in_flight));
                 Ok::<_, Infallible>(response)
@@ -68,12 +71,14 @@ pub(super) async fn serve(
         .timer(TokioTimer::new())
         // The guard sees to that, and lets whole heads through only.
         .header_read_timeout(None)
-        .half_close(true)
+        // So that it looks for the end of the connection while a request is in flight. It never
+        // finds it: the guard keeps it back.
+        .half_close(false)
         .max_headers(limits.max_headers)
         .max_buf_size(limits.max_bytes.max(MIN_BUFFER))
         .serve_connection(guard, service);
     let mut stopping = false;
-    let mut until_stopped = std::pin::pin!(gateway.until_stopped());
+    let mut until_stopped = pin!(gateway.until_stopped());
     // The task that is woken by a stop; asked for once, not with each event.
     let mut woken: Option<Waker> = None;
     let ended = std::future::poll_fn(|cx| {
@@ -92,7 +97,7 @@ pub(super) async fn serve(
             if !stopping {
                 return Poll::Pending;
             }
-            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            Pin::new(&mut connection).graceful_shutdown();
         }
     })
     .await;
@@ -118,6 +123,7 @@ pub(super) struct Exchange<'a> {
     pub(super) client: &'a Arc<Client>,
     pub(super) setup: Arc<Setup>,
     pub(super) facts: Facts,
+    in_flight: &'a InFlight,
 }
 
 /// A request could not be served: what the client is told, and what the operator is.
@@ -136,6 +142,7 @@ impl<'a> Exchange<'a> {
     fn new(
         gateway: &'a Arc<Gateway>,
         client: &'a Arc<Client>,
+        in_flight: &'a InFlight,
         request: &Request<Incoming>,
     ) -> Self {
         let setup = gateway.setup.load_full();
@@ -146,7 +153,7 @@ impl<'a> Exchange<'a> {
         let facts = Facts::new(&client.connection, &setup.config.clients, headers, line, || {
             gateway.next_request_id()
         });
-        Self { gateway, client, setup, facts }
+        Self { gateway, client, setup, facts, in_flight }
     }
 
     async fn run(self, request: Request<Incoming>) -> (Response<ReplyBody>, Option<Box<Pending>>) {
@@ -203,7 +210,8 @@ impl<'a> Exchange<'a> {
                 if let Some(page) = self.demo_page(route, &request) {
                     return Ok(page);
                 }
-                self.forward(route, forward, request, pending).await
+                let answer = pin!(self.forward(route, forward, request, pending));
+                unless_it_leaves(self.in_flight, answer).await
             }
             Action::Files { .. } => {
                 let Some(files) = &route.files else { return Err(no_route().into()) };
@@ -283,6 +291,35 @@ impl<'a> Exchange<'a> {
     }
 }
 
+/// How long a client that has ended its side of the connection is answered all the same: some
+/// send a request, end their side, and listen (RFC 9112 section 9.6), but most that end it have
+/// closed their connection, which looks the same.
+const HALF_CLOSED: Duration = Duration::from_secs(5);
+
+/// Gives up what the client does not wait for: its connection and its place at a server are for
+/// others then.
+async fn unless_it_leaves<T>(
+    request: &InFlight,
+    mut what: Pin<&mut impl Future<Output = Result<T, Failure>>>,
+) -> Result<T, Failure> {
+    let mut patience = None;
+    std::future::poll_fn(|cx| {
+        let done = what.as_mut().poll(cx);
+        if done.is_ready() {
+            return done;
+        }
+        if !request.client_broke() {
+            if !request.client_finished() {
+                return Poll::Pending;
+            }
+            let patience = patience.get_or_insert_with(|| Box::pin(sleep(HALF_CLOSED)));
+            ready!(patience.as_mut().poll(cx));
+        }
+        Poll::Ready(Err(Refusal::client_left().into()))
+    })
+    .await
+}
+
 /// Path and query, whatever form the target had.
 fn origin_form(uri: &Uri) -> String {
     match uri.path_and_query() {
@@ -327,9 +364,13 @@ fn refused(refusal: &Refusal, head_only: bool) -> Response<ReplyBody> {
     if refusal.status == 426 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     }
-    if matches!(refusal.status, 400 | 408 | 413) {
+    if matches!(refusal.status, 400 | 408 | 413 | 499) {
         // The rest of the body is not waited for.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if refusal.status == 499 {
+        let phrase = ReasonPhrase::from_static(b"Client Closed Request");
+        response.extensions_mut().insert(phrase);
     }
     response
 }

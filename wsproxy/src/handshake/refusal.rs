@@ -102,6 +102,9 @@ reasons! {
     Busy => "busy",
     /// The head did not arrive in time (408, RFC 9110 section 15.5.9).
     Timeout => "timeout",
+    /// The client closed its connection before it was answered (499: no answer of RFC 9110, but
+    /// what proxies log for it).
+    ClientLeft => "client_left",
     /// No room for another session (503, RFC 9110 section 15.6.4).
     SessionLimit => "session_limit",
     /// The upstream server is out of reach or answered nonsense (502, RFC 9110
@@ -147,6 +150,14 @@ impl Refusal {
     pub fn timeout() -> Self {
         let detail = "The request head did not arrive in time.";
         Self::new(408, RefusalReason::Timeout, detail)
+    }
+
+    /// 499: the client closed its connection, or its side of it, before it was answered (RFC 9112
+    /// section 9.6). Who still listens is told.
+    #[must_use]
+    pub fn client_left() -> Self {
+        let detail = "The client closed its side of the connection before the answer was there.";
+        Self::new(499, RefusalReason::ClientLeft, detail)
     }
 
     /// 503: no room for another session; `Retry-After` says when to come back
@@ -274,6 +285,7 @@ pub(super) fn phrase(status: u16) -> &'static str {
         426 => "Upgrade Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        499 => "Client Closed Request",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",

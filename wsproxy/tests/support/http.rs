@@ -1,7 +1,9 @@
 //! Plain HTTP by hand: requests, answers, and a server that answers by itself.
 
 use std::{
+    fs,
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use super::{Peer, Proxy, Server, header, status};
+use serde_json::Value;
+
+use super::{Peer, Proxy, Server, header, status, wait_for};
 
 /// A GET with `more` lines (each with its CR LF).
 pub fn get(path: &str, more: &str) -> String {
@@ -45,6 +49,17 @@ pub fn chunks(body: &[u8], size: usize) -> Vec<u8> {
         out.extend_from_slice(b"\r\n");
     }
     out
+}
+
+/// The lines of an access log in JSON, once there are so many.
+pub fn lines(path: &Path, count: usize) -> Vec<Value> {
+    wait_for("lines in the access log", || {
+        let text = fs::read_to_string(path).ok()?;
+        // The last one may be on its way.
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let found: Vec<_> = whole.map(|line| serde_json::from_str(line).unwrap()).collect();
+        (found.len() >= count).then_some(found)
+    })
 }
 
 impl Peer {
