@@ -151,6 +151,71 @@ fn one_id_leads_from_the_answer_to_the_log() {
 }
 
 #[test]
+fn a_bad_head_has_an_id_and_a_line() {
+    let origin = Origin::echo("");
+    let dir = TempDir::new();
+    let log = dir.join("access.log");
+    let more = format!(
+        "[access_log]\nformat = \"json\"\npath = \"{}\"\n[timeouts]\nrequest_head = \"300ms\"\n\
+         [limits]\nhead_bytes = \"2KiB\"",
+        log.display()
+    );
+    let proxy = Proxy::relay(&[origin.address], &more);
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a b\r\n\r\n", "x".repeat(1000));
+    let cut = format!("/{}...", "x".repeat(255));
+    let large = format!("GET /large HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(2048));
+    let handshake = request("").replace("Version: 13", "Version: 8");
+    let cases: [(&str, u16, [&str; 3]); 9] = [
+        ("GET /\"q\" HTTP/1.1\r\nHost: a b\r\n\r\n", 400, ["GET", "/\"q\"", "HTTP/1.1"]),
+        ("PUT /x HTTP/2.0\r\nHost: a\r\n\r\n", 505, ["PUT", "/x", "HTTP/2.0"]),
+        (&long, 400, ["GET", &cut, "HTTP/1.1"]),
+        (&large, 431, ["GET", "/large", "HTTP/1.1"]),
+        (&handshake, 426, ["GET", "/chat?a=b", "HTTP/1.1"]),
+        ("GET /late HTTP/1.1\r\nHost:", 408, ["GET", "/late", "HTTP/1.1"]),
+        ("GET /late", 408, ["GET", "/late", "-"]),
+        ("GE", 408, ["-", "-", "-"]),
+        ("\u{16}\u{3}\u{1}", 400, ["-", "-", "-"]),
+    ];
+    // As the first request of a connection, and behind a good one.
+    let mut before = 0;
+    for (text, code, parts) in cases {
+        for behind in [false, true] {
+            let mut client = proxy.connect();
+            if behind {
+                assert_eq!(client.ask(&get("/good", "")).0, 200);
+            }
+            client.send(text.as_bytes());
+            let head = client.head();
+            assert_eq!(status(&head), code, "{text}");
+            let id = header(&head, "X-Request-ID");
+            assert!(id.len() == 1 && client.rest_text().contains(id[0]), "{text}: {head}");
+            before += usize::from(behind);
+            let line = lines(&log, before + 1).remove(before);
+            before += 1;
+            assert_eq!([&line["request_id"]], id[..], "{line}");
+            assert_eq!((&line["status"], &line["client"]), (&code.into(), &"127.0.0.1".into()));
+            let found = ["method", "target", "http_version"].map(|name| &line[name]);
+            assert_eq!(found, parts, "{line}");
+        }
+    }
+}
+
+#[test]
+fn who_comes_over_the_limit_has_an_id_and_a_line() {
+    let server = Server::start();
+    let dir = TempDir::new();
+    let log = dir.join("access.log");
+    let path = format!("[access_log]\nformat = \"json\"\npath = \"{}\"", log.display());
+    let proxy = Proxy::relay(&[server.address], &format!("[limits]\nmax_sessions = 1\n{path}"));
+    let _session = proxy.session(&server);
+    let head = proxy.connect().head();
+    assert_eq!(status(&head), 503);
+    let line = lines(&log, 1).remove(0);
+    assert_eq!([&line["request_id"]], header(&head, "X-Request-ID")[..], "{line}");
+    assert_eq!((&line["status"], &line["method"]), (&503.into(), &"-".into()), "{line}");
+}
+
+#[test]
 fn headers_are_changed_as_configured() {
     let origin = Origin::echo("Server: secret/1.0\r\nX-Set: old\r\nX-Add: first\r\n");
     let keys = r#"

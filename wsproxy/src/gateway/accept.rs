@@ -5,7 +5,7 @@ use std::{collections::HashMap, io, sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::{
-    Client, Gateway,
+    Client, Gateway, access,
     arrival::{self, Arrived, Turned},
     connection,
     listen::{self, Accepted, Listening},
@@ -178,6 +178,9 @@ fn begin(gateway: &Arc<Gateway>, name: &str, accepted: Accepted, refusals: &Arc<
                     tls_version: None,
                 };
                 let client = Client { connection, listener };
+                // It has said nothing yet, and nobody waits for it.
+                let began = tokio::time::Instant::now();
+                let refusal = access::bad_head(&gateway, &client, b"", refusal, began);
                 tokio::spawn(async move {
                     let stream = Stream::Tcp(stream);
                     connection::refuse(&gateway, stream, &client, &refusal).await;

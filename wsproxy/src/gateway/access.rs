@@ -1,6 +1,7 @@
 //! Lines of the access log: one for each plain request, one for each session when it ends.
 
 use std::{
+    borrow::Cow,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -15,7 +16,7 @@ use crate::{
     config,
     datapath::SessionEnd,
     forwarding::{Facts, Headers},
-    handshake::{Answer, Refusal, UpgradeRequest},
+    handshake::{Answer, Glimpse, Refusal, UpgradeRequest},
 };
 
 pub(super) fn format_of(log: &config::AccessLog) -> Format {
@@ -33,7 +34,7 @@ struct About {
     request_id: String,
     method: String,
     target: String,
-    http_version: &'static str,
+    http_version: Cow<'static, str>,
     host: String,
     scheme: &'static str,
     tls_version: Option<&'static str>,
@@ -53,7 +54,7 @@ impl About {
             request_id: facts.request_id.clone(),
             method: facts.method.clone(),
             target: facts.target.clone(),
-            http_version: "HTTP/1.1",
+            http_version: "HTTP/1.1".into(),
             host: facts.http_host.clone(),
             scheme: client.connection.scheme,
             tls_version: client.connection.tls_version,
@@ -69,7 +70,7 @@ impl About {
             request_id: &self.request_id,
             method: &self.method,
             target: &self.target,
-            http_version: self.http_version,
+            http_version: &self.http_version,
             host: &self.host,
             scheme: self.scheme,
             tls_version: self.tls_version,
@@ -115,7 +116,7 @@ impl Pending {
         let headers: &HeaderMap = request.headers();
         let mut about = About::new(facts, client, headers);
         if request.version() == Version::HTTP_10 {
-            about.http_version = "HTTP/1.0";
+            about.http_version = "HTTP/1.0".into();
         }
         Some(Box::new(Self {
             log,
@@ -222,6 +223,37 @@ pub(super) fn session_ended(log: &AccessLog, note: &Note, end: &SessionEnd) {
         }),
         ..about.entry()
     });
+}
+
+/// Writes the line of a request that was refused for its `head`, as far as that came, and gives
+/// the refusal its id. Who stands behind a trusted proxy is not known: the client is the peer.
+pub(super) fn bad_head(
+    gateway: &Gateway,
+    client: &Client,
+    head: &[u8],
+    refusal: Refusal,
+    began: tokio::time::Instant,
+) -> Refusal {
+    let (request_id, _) = gateway.next_request_id();
+    if let Some(log) = &gateway.access_log {
+        let Glimpse { method, target, version } = Glimpse::of(head);
+        let connection = &client.connection;
+        let about = About {
+            time: SystemTime::now(),
+            client: connection.peer.ip().to_canonical(),
+            request_id: request_id.clone(),
+            method,
+            target,
+            http_version: version.into(),
+            host: String::new(),
+            scheme: connection.scheme,
+            tls_version: connection.tls_version,
+            referer: None,
+            user_agent: None,
+        };
+        log.write(&Entry { status: refusal.status, duration: began.elapsed(), ..about.entry() });
+    }
+    refusal.with_id(&request_id)
 }
 
 /// The line of a handshake that was refused.

@@ -45,6 +45,8 @@ const LINGER_BYTES: usize = 256 * 1024;
 enum End {
     /// The client is to be told.
     Refused(Refusal),
+    /// As well, and nothing else is known of a request that began then: its head is bad.
+    BadHead(Refusal, Instant),
     /// There is nobody to tell, or nothing to say: a label for the metric.
     Silent(&'static str),
     /// The client asked for nothing that failed: it closed between requests,
@@ -79,7 +81,7 @@ pub(super) async fn serve(
             gateway.metrics.handshake_failures.with_label_values(&[reason]).inc();
             tracing::debug!(client = %client.connection.peer, reason, "handshake failed");
         }
-        Err(End::Refused(refusal)) => {
+        Err(End::Refused(refusal) | End::BadHead(refusal, _)) => {
             // The place is free again while the client reads why.
             drop(place);
             refuse(&gateway, stream, &client, &refusal).await;
@@ -146,10 +148,15 @@ async fn requests(
 ) -> Result<Tunnel, End> {
     let mut first = true;
     loop {
-        let (mut request, began) = match read_request(gateway, stream, &mut received, first).await?
-        {
-            (Some(request), began) => (request, began),
-            (None, _) => {
+        let read = read_request(gateway, stream, &mut received, first).await;
+        let (mut request, began) = match read {
+            Err(End::BadHead(refusal, began)) => {
+                let refusal = access::bad_head(gateway, client, &received, refusal, began);
+                return Err(refusal.into());
+            }
+            Err(other) => return Err(other),
+            Ok((Some(request), began)) => (request, began),
+            Ok((None, _)) => {
                 // On the heap: in the task it would make every connection's that much larger.
                 let begun = std::mem::take(&mut received);
                 match Box::pin(plain::serve(gateway, client, stream, begun)).await {
@@ -157,7 +164,10 @@ async fn requests(
                         received = rest;
                         (request, began)
                     }
-                    (_, Outcome::Refused(refusal)) => return Err(refusal.into()),
+                    (rest, Outcome::Refused(refusal, began)) => {
+                        let refusal = access::bad_head(gateway, client, &rest, refusal, began);
+                        return Err(refusal.into());
+                    }
                     (_, Outcome::Done) => return Err(End::Done),
                     (_, Outcome::Unread) => return Err(End::Unread),
                 }
@@ -193,7 +203,8 @@ async fn read_request(
     let setup = gateway.setup.load_full();
     let timeouts = &setup.config.timeouts;
     let patience = if first { timeouts.request_head } else { timeouts.keepalive_idle };
-    let mut deadline = Instant::now() + patience.get();
+    let arrived = Instant::now();
+    let mut deadline = arrived + patience.get();
     let mut began = None;
     loop {
         if !received.is_empty() {
@@ -201,7 +212,8 @@ async fn read_request(
                 deadline = Instant::now() + timeouts.request_head.get();
             }
             let start = *began.get_or_insert_with(Instant::now);
-            match parse_incoming(received, &setup.head_limits)? {
+            let parsed = parse_incoming(received, &setup.head_limits);
+            match parsed.map_err(|refusal| End::BadHead(refusal, start))? {
                 Progress::Partial => {}
                 Progress::Done { value: Incoming::Upgrade(request), consumed } => {
                     received.drain(..consumed);
@@ -227,7 +239,9 @@ async fn read_request(
                 client.say_end().await;
                 return Err(End::Done);
             }
-            Err(_) => return Err(Refusal::timeout().into()),
+            Err(_) => {
+                return Err(End::BadHead(Refusal::timeout(), began.unwrap_or(arrived)));
+            }
         }
     }
 }

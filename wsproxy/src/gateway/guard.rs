@@ -35,8 +35,8 @@ const READ: usize = 16 * 1024;
 pub(super) enum Outcome {
     /// A handshake; what follows it is in the bytes received.
     Upgrade(Box<UpgradeRequest>, Instant),
-    /// A request that must not get through.
-    Refused(Refusal),
+    /// A request that must not get through, and when it began; its head is in the bytes received.
+    Refused(Refusal, Instant),
     /// The client is gone, or its time is over.
     Done,
     /// It was answered before the end of its request's body, which nobody reads any more.
@@ -173,6 +173,10 @@ impl Guard {
         self.shared.stopped.store(true, Ordering::SeqCst);
     }
 
+    fn refuse(&mut self, refusal: Refusal) {
+        self.stop(Outcome::Refused(refusal, self.began.unwrap_or_else(Instant::now)));
+    }
+
     fn at_hand(&self) -> &[u8] {
         &self.received[self.given..]
     }
@@ -200,7 +204,7 @@ impl Guard {
                 let began = self.began.unwrap_or_else(Instant::now);
                 self.stop(Outcome::Upgrade(request, began));
             }
-            Err(refusal) => self.stop(Outcome::Refused(refusal)),
+            Err(refusal) => self.refuse(refusal),
         }
         true
     }
@@ -329,7 +333,7 @@ impl hyper::rt::Read for Guard {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending if this.poll_deadline(cx) => {
                     if this.began.is_some() {
-                        this.stop(Outcome::Refused(Refusal::timeout()));
+                        this.refuse(Refusal::timeout());
                         return Poll::Pending;
                     }
                     // Nothing asked, nothing failed.

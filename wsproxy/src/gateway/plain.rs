@@ -109,7 +109,7 @@ pub(super) async fn serve(
             tracing::debug!(client = %client.connection.peer, %error, "connection broken off");
         }
         (Ok(()), Outcome::Done) => stream.say_end().await,
-        (Ok(()), Outcome::Upgrade(..) | Outcome::Refused(_) | Outcome::Unread) => {}
+        (Ok(()), Outcome::Upgrade(..) | Outcome::Refused(..) | Outcome::Unread) => {}
     }
     (rest, outcome)
 }

@@ -25,6 +25,7 @@ mod body;
 mod extensions;
 mod fields;
 mod forward;
+mod glimpse;
 mod head;
 mod refusal;
 mod request;
@@ -41,6 +42,7 @@ pub use body::{
 };
 pub use fields::is_for_all_recipients;
 pub use forward::build_request;
+pub use glimpse::Glimpse;
 pub use refusal::{Refusal, RefusalReason};
 pub use request::{
     Incoming, PlainRequest, UpgradeRequest, check_request, parse_incoming, parse_request,

@@ -204,3 +204,28 @@ fn connection_removes_what_it_may_and_nothing_else() {
         assert!(names.contains(&kept), "{kept}: {names:?}");
     }
 }
+
+#[test]
+fn what_is_told_of_a_bad_head() {
+    let long = format!("GET /{} HTTP/1.1", "x".repeat(1000));
+    let shown = format!("/{}...", "x".repeat(255));
+    for (head, method, target, version) in [
+        ("GET /a?b HTTP/1.1\r\nHost", "GET", "/a?b", "HTTP/1.1"),
+        ("\r\nGET /a HTTP/1.0\n", "GET", "/a", "HTTP/1.0"),
+        ("GET /a\\b HTTP/9.9", "GET", "/a\\b", "HTTP/9.9"),
+        ("GET /a b c\r\n", "GET", "/a", "-"),
+        ("GET /par", "GET", "/par", "-"),
+        ("GET ", "GET", "-", "-"),
+        ("GET", "-", "-", "-"),
+        ("", "-", "-", "-"),
+        (" /a HTTP/1.1", "-", "-", "-"),
+        ("G(T /a HTTP/1.1", "-", "-", "-"),
+        ("\u{16}\u{3}\u{1} \0 x", "-", "-", "-"),
+        (&long, "GET", &shown, "HTTP/1.1"),
+        (&long[4..], "-", "-", "-"),
+    ] {
+        let Glimpse { method: m, target: t, version: v } = Glimpse::of(head.as_bytes());
+        assert_eq!((&*m, &*t, &*v), (method, target, version), "{head:?}");
+    }
+    assert_eq!(Glimpse::of(b"GET /\xff HTTP/1.1").target, "/\u{fffd}");
+}
