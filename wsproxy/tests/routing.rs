@@ -6,7 +6,11 @@ mod support;
 use std::{collections::HashMap, net::SocketAddr, process::Command, time::Duration};
 
 use socket2::{Domain, Socket, Type};
-use support::{BINARY, Peer, Proxy, Server, config, header, refusing, request, status, switch};
+use support::{
+    BINARY, Peer, Proxy, Server, TempDir, config, header,
+    http::{get, lines},
+    refusing, request, status, switch,
+};
 
 /// The proxy in front of `servers` with one route that has `keys`.
 fn routed(servers: &[SocketAddr], keys: &str) -> Proxy {
@@ -86,6 +90,82 @@ fn addresses_are_let_in_or_not() {
     proxy.wait_metric("wsproxy_handshake_failures_total{reason=\"address_refused\"}", |count| {
         count == 1
     });
+}
+
+#[test]
+fn a_refused_handshake_is_logged_with_all_that_is_known() {
+    let server = Server::start();
+    let (_held, down) = refusing();
+    let dir = TempDir::new();
+    let log = dir.join("access.log");
+    let more = format!(
+        r#"
+        [access_log]
+        format = "json"
+        path = "{}"
+        [[upstream]]
+        name = "up"
+        servers = ["{}"]
+        [[upstream]]
+        name = "down"
+        servers = ["{down}"]
+        max_fails = 0
+        [[route]]
+        name = "pages"
+        path = "/origin"
+        origins = ["https://example.com"]
+        upstream = "up"
+        [[route]]
+        name = "inner"
+        path = "/inner"
+        deny = ["127.0.0.1"]
+        upstream = "up"
+        [[route]]
+        name = "rare"
+        path = "/rare"
+        handshake_rate = "1/h"
+        handshake_burst = 1
+        upstream = "up"
+        [[route]]
+        name = "nobody"
+        path = "/down"
+        upstream = "down"
+        "#,
+        log.display(),
+        server.address
+    );
+    let text = config(&[], &more).replace("[upstream]\nservers = []\n", "");
+    let proxy = Proxy::with_file(Command::new(BINARY), &text, "relay");
+    let agent = "User-Agent: test/1\r\nReferer: http://a/\r\n";
+    let ask = |path: &str| request(agent).replace("/chat?a=b", path);
+    let mut first = proxy.connect();
+    first.send(ask("/rare").as_bytes());
+    let mut upstream = server.accept();
+    upstream.head();
+    upstream.send(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(status(&first.head()), 401);
+    let mut cases = vec![("/rare", "rare", 401, true)];
+    for case in [
+        ("/origin", "pages", 403, true),
+        ("/inner", "inner", 403, true),
+        ("/inner", "inner", 403, false),
+        ("/rare", "rare", 429, true),
+        ("/down", "nobody", 502, true),
+        ("/none", "", 404, true),
+    ] {
+        let mut client = proxy.connect();
+        let text = if case.3 { ask(case.0) } else { get(case.0, agent) };
+        client.send(text.as_bytes());
+        assert_eq!(status(&client.head()), case.2, "{}", case.0);
+        cases.push(case);
+    }
+    let found = lines(&log, cases.len());
+    for ((target, route, code, _), line) in cases.into_iter().zip(found) {
+        assert_eq!((&line["target"], &line["status"]), (&target.into(), &code.into()), "{line}");
+        assert_eq!(line["route"], route, "{line}");
+        assert_eq!(line["user_agent"], "test/1", "{line}");
+        assert_eq!(line["referer"], "http://a/", "{line}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 use http::{HeaderMap, Request, Version};
 use hyper::body::Incoming;
 
-use super::{Client, Gateway, body::Upload, setup::Setup, upgrade::Answered};
+use super::{Client, Gateway, body::Upload, connection::Story, setup::Setup, upgrade::Answered};
 use crate::{
     access_log::{AccessLog, Entry, Format, SessionPart},
     config,
@@ -257,37 +257,27 @@ pub(super) fn bad_head(
 }
 
 /// The line of a handshake that was refused.
-pub(super) fn refused(
-    gateway: &Gateway,
-    facts: &Facts,
-    client: &Client,
-    refusal: &Refusal,
-    began: tokio::time::Instant,
-) {
-    let Some(log) = &gateway.access_log else { return };
-    let none: Vec<(String, Vec<u8>)> = Vec::new();
+pub(super) fn refused(story: &Story<'_>, request: &UpgradeRequest, refusal: &Refusal) {
+    let Some(log) = &story.gateway.access_log else { return };
     log.write(&Entry {
         status: refusal.status,
-        duration: began.elapsed(),
-        ..About::new(facts, client, &none).entry()
+        // It may be the route that refused.
+        route: story.route().map_or("", |route| &route.name),
+        duration: story.began.elapsed(),
+        ..About::new(story.facts, story.client, &request.headers).entry()
     });
 }
 
 /// The line of a handshake that a server answered with something else than 101.
-pub(super) fn answered(
-    gateway: &Gateway,
-    facts: &Facts,
-    client: &Client,
-    answered: &Answered,
-    began: tokio::time::Instant,
-) {
-    let (Some(log), Answer::Other(other)) = (&gateway.access_log, &answered.answer) else { return };
-    let none: Vec<(String, Vec<u8>)> = Vec::new();
+pub(super) fn answered(story: &Story<'_>, request: &UpgradeRequest, answered: &Answered) {
+    let Some(log) = &story.gateway.access_log else { return };
+    let Answer::Other(other) = &answered.answer else { return };
     log.write(&Entry {
         status: other.status,
+        route: story.route().map_or("", |route| &route.name),
         upstream: Some(&answered.held.target.name),
-        duration: began.elapsed(),
+        duration: story.began.elapsed(),
         upstream_time: Some(answered.upstream_time),
-        ..About::new(facts, client, &none).entry()
+        ..About::new(story.facts, story.client, &request.headers).entry()
     });
 }

@@ -20,7 +20,7 @@ use super::{
     access::{self, Note},
     guard::Outcome,
     limited, plain,
-    setup::Setup,
+    setup::{RouteSetup, Setup},
     stream::Stream,
     upgrade::{self, Answered, Luggage, Places},
 };
@@ -185,7 +185,7 @@ async fn requests(
             Ok(Some(tunnel)) => return Ok(tunnel),
             Ok(None) => {}
             Err(End::Refused(refusal)) => {
-                access::refused(gateway, &facts, client, &refusal, began);
+                access::refused(&story, &request, &refusal);
                 return Err(End::Refused(refusal.with_id(&facts.request_id)));
             }
             Err(other) => return Err(other),
@@ -247,15 +247,20 @@ async fn read_request(
 }
 
 /// One handshake, and all that is known of it.
-struct Story<'a> {
-    gateway: &'a Gateway,
+pub(super) struct Story<'a> {
+    pub(super) gateway: &'a Gateway,
     setup: &'a Setup,
-    client: &'a Client,
-    facts: &'a Facts,
-    began: Instant,
+    pub(super) client: &'a Client,
+    pub(super) facts: &'a Facts,
+    pub(super) began: Instant,
 }
 
 impl Story<'_> {
+    /// The route, whether or not it lets the client in.
+    pub(super) fn route(&self) -> Option<&RouteSetup> {
+        upgrade::route_of(self.setup, self.client, self.facts).map(Arc::as_ref)
+    }
+
     /// From the request to the 101; `None`: the client got another answer and may ask again.
     async fn handshake(
         &self,
@@ -302,7 +307,7 @@ impl Story<'_> {
                 // not be read as the next request.
                 let stays = request.keep_alive && received.is_empty();
                 let done = self.pass_on(stream, forward, &mut answered, stays).await;
-                access::answered(self.gateway, facts, client, &answered, self.began);
+                access::answered(self, request, &answered);
                 done.map(|()| None)
             }
         }

@@ -24,7 +24,7 @@ use super::{
     guard::{Guard, InFlight, Outcome, Patience, Shared},
     setup::{RouteSetup, Setup},
     stream::Stream,
-    upgrade::{self, find_route},
+    upgrade::{self, find_route, route_of},
     upstreams::NoServer,
 };
 use crate::{
@@ -167,7 +167,14 @@ impl<'a> Exchange<'a> {
                 }
                 self.by_route(route, request, &mut pending).await
             }
-            Err(refusal) => Err(refusal.clone().into()),
+            Err(refusal) => {
+                // A route that does not let the client in is known all the same.
+                let route = route_of(&self.setup, self.client, &self.facts);
+                if let (Some(pending), Some(route)) = (&mut pending, route) {
+                    pending.on_route(&route.name);
+                }
+                Err(refusal.clone().into())
+            }
         };
         let mut response = answered.unwrap_or_else(|failure| {
             self.tell(&failure);

@@ -364,17 +364,25 @@ async fn exchange(
     }
 }
 
-/// The route of a request, and how it forwards, if it does.
+/// The route that takes a request, whether or not it lets this client in.
+pub(super) fn route_of<'s>(
+    setup: &'s Setup,
+    client: &Client,
+    facts: &Facts,
+) -> Option<&'s Arc<RouteSetup>> {
+    // The listener may be older than this setup, or gone from it.
+    let listener = setup.listeners.get(&client.listener.config.name);
+    let router = listener.map_or(&client.listener.router, |listener| &listener.router);
+    router.find(&facts.host, facts.path()).and_then(|number| setup.routes.get(number))
+}
+
+/// The route of a request.
 pub(super) fn find_route<'s>(
     setup: &'s Setup,
     client: &Client,
     facts: &Facts,
 ) -> Result<&'s Arc<RouteSetup>, Refusal> {
-    // The listener may be older than this setup, or gone from it.
-    let listener = setup.listeners.get(&client.listener.config.name);
-    let router = listener.map_or(&client.listener.router, |listener| &listener.router);
-    let number = router.find(&facts.host, facts.path());
-    let route = number.and_then(|number| setup.routes.get(number)).ok_or_else(|| {
+    let route = route_of(setup, client, facts).ok_or_else(|| {
         let detail = "Nothing is served under this host and path.";
         Refusal::by_rule(404, RefusalReason::NoRoute, detail, None)
     })?;
