@@ -169,6 +169,73 @@ fn a_refused_handshake_is_logged_with_all_that_is_known() {
 }
 
 #[test]
+fn routes_without_a_server_answer_handshakes_as_they_do_requests() {
+    let dir = TempDir::new();
+    let log = dir.join("access.log");
+    let more = format!(
+        r#"
+        [access_log]
+        format = "json"
+        path = "{}"
+        [[route]]
+        name = "old"
+        path = "/old"
+        redirect = "https://$host/$header_x_in/$cookie_c?$query"
+        status = 308
+        set_response_headers = {{ "X-Why" = "$method $header_x_in", "X-Request-ID" = "no" }}
+        [[route]]
+        name = "gone"
+        path = "/gone"
+        respond = 410
+        body = "nothing here\n"
+        set_response_headers = {{ "Content-Type" = "text/html", "X-Id" = "$request_id" }}
+        remove_response_headers = ["X-Request-ID"]
+        [[route]]
+        name = "quiet"
+        path = "/quiet"
+        respond = 204
+        [[route]]
+        name = "same"
+        path = "/same"
+        respond = 304
+        add_response_headers = {{ "ETag" = "\"a\"" }}
+        "#,
+        log.display()
+    );
+    let text = config(&[], &more).replace("[upstream]\nservers = []\n", "");
+    let proxy = Proxy::with_file(Command::new(BINARY), &text, "relay");
+    let said = "X-In: in\r\nCookie: a=b; c=d\r\nUser-Agent: test/1\r\n";
+    let cases = [
+        (
+            ("old", 308, ""),
+            "Location: https://example.com/in/d?a=b|X-Why: GET in|Content-Length: 0",
+        ),
+        (("gone", 410, "nothing here\n"), "Content-Type: text/html|Content-Length: 13"),
+        (("quiet", 204, ""), "Content-Length: |Transfer-Encoding: "),
+        (("same", 304, ""), "ETag: \"a\"|Content-Length: "),
+    ];
+    for (at, ((name, code, body), headers)) in cases.into_iter().enumerate() {
+        let mut client = proxy.connect();
+        client.send(request(said).replace("/chat", &format!("/{name}")).as_bytes());
+        let head = client.head();
+        assert_eq!(status(&head), code, "{head}");
+        for line in headers.split('|') {
+            let (name, value) = line.split_once(": ").unwrap();
+            assert_eq!(header(&head, name).join("|"), value, "{name} in {head}");
+        }
+        assert_eq!(header(&head, "Connection"), ["close"], "{head}");
+        assert_eq!(client.rest_text(), body, "{head}");
+        let id = header(&head, "X-Request-ID");
+        let line = lines(&log, at + 1).remove(at);
+        assert_eq!([&line["request_id"]], id[..], "{head}: {line}");
+        assert!(code != 410 || header(&head, "X-Id") == id, "{head}");
+        assert_eq!((&line["status"], &line["route"]), (&code.into(), &name.into()), "{line}");
+        assert_eq!(line["bytes_to_client"], body.len(), "{line}");
+        assert_eq!(line["user_agent"], "test/1", "{line}");
+    }
+}
+
+#[test]
 fn limits_hold_and_places_come_back() {
     let server = Server::start();
     for (keys, more, code, reason) in [

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderMap, Request, Version};
+use http::{HeaderMap, Request, Response, Version};
 use hyper::body::Incoming;
 
 use super::{Client, Gateway, body::Upload, connection::Story, setup::Setup, upgrade::Answered};
@@ -263,6 +263,18 @@ pub(super) fn refused(story: &Story<'_>, request: &UpgradeRequest, refusal: &Ref
         status: refusal.status,
         // It may be the route that refused.
         route: story.route().map_or("", |route| &route.name),
+        duration: story.began.elapsed(),
+        ..About::new(story.facts, story.client, &request.headers).entry()
+    });
+}
+
+/// The line of a handshake that its route answered by itself.
+pub(super) fn local(story: &Story<'_>, request: &UpgradeRequest, answer: &Response<String>) {
+    let Some(log) = &story.gateway.access_log else { return };
+    log.write(&Entry {
+        status: answer.status().as_u16(),
+        route: story.route().map_or("", |route| &route.name),
+        bytes_to_client: answer.body().len() as u64,
         duration: story.began.elapsed(),
         ..About::new(story.facts, story.client, &request.headers).entry()
     });

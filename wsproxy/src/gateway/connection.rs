@@ -18,6 +18,7 @@ use tokio::{
 use super::{
     Client, Gateway,
     access::{self, Note},
+    fixed,
     guard::Outcome,
     limited, plain,
     setup::{RouteSetup, Setup},
@@ -25,7 +26,7 @@ use super::{
     upgrade::{self, Answered, Luggage, Places},
 };
 use crate::{
-    config::{Action, Forward},
+    config::Forward,
     datapath::{ClientSocket, Handover, Reservation, SessionMeta, Terms, UpstreamSocket},
     forwarding::{Facts, Rendered},
     handshake::{
@@ -52,8 +53,8 @@ enum End {
     /// The client asked for nothing that failed: it closed between requests,
     /// or got an ordinary answer and a close.
     Done,
-    /// It has its answer, and may still be sending what nobody reads.
-    Unread,
+    /// It is told this, or was told everything; it may still be sending what nobody reads.
+    LastWords(Vec<u8>),
 }
 
 impl From<Refusal> for End {
@@ -73,9 +74,9 @@ pub(super) async fn serve(
     match requests(&gateway, &mut stream, &client, received).await {
         Ok(tunnel) => hand_over(&gateway, stream, &client, place, tunnel),
         Err(End::Done) => {}
-        Err(End::Unread) => {
+        Err(End::LastWords(words)) => {
             drop(place);
-            say_goodbye(&mut stream, b"").await;
+            say_goodbye(&mut stream, &words).await;
         }
         Err(End::Silent(reason)) => {
             gateway.metrics.handshake_failures.with_label_values(&[reason]).inc();
@@ -169,7 +170,7 @@ async fn requests(
                         return Err(refusal.into());
                     }
                     (_, Outcome::Done) => return Err(End::Done),
-                    (_, Outcome::Unread) => return Err(End::Unread),
+                    (_, Outcome::Unread) => return Err(End::LastWords(Vec::new())),
                 }
             }
         };
@@ -271,7 +272,7 @@ impl Story<'_> {
         let (setup, client, facts) = (self.setup, self.client, self.facts);
         let route = upgrade::find_route(setup, client, facts)?;
         let Some(forward) = upgrade::forward_of(route) else {
-            return Err(self.without_server(stream, &route.config.action).await);
+            return Err(self.without_server(route, request));
         };
         let places = upgrade::admit(self.gateway, setup, client, route, forward, request, facts)?;
         let mut answered = upgrade::ask_servers(
@@ -315,31 +316,19 @@ impl Story<'_> {
 
     /// A handshake where no server is asked: a redirect or a fixed answer say the same to it
     /// as to every request; files are no tunnel.
-    async fn without_server(&self, stream: &mut Stream, action: &Action) -> End {
-        let facts = self.facts;
-        let (status, extra, body) = match action {
-            Action::Redirect { to, status } => {
-                let none: Vec<(String, Vec<u8>)> = Vec::new();
-                let place = to.render(|v| facts.value(v, &self.client.connection, &none, ""));
-                (*status, format!("Location: {place}\r\n"), String::new())
+    fn without_server(&self, route: &RouteSetup, request: &UpgradeRequest) -> End {
+        let connection = &self.client.connection;
+        match fixed::answer(route, self.facts, connection, &request.headers) {
+            Some(answer) => {
+                access::local(self, request, &answer);
+                End::LastWords(fixed::to_bytes(&answer, &self.facts.request_id))
             }
-            Action::Respond { status, body } => (*status, String::new(), body.clone()),
-            Action::Upstream(_) | Action::Files { .. } => {
+            None => {
                 let detail = "No WebSocket connections are served here.";
                 let reason = RefusalReason::WebSocketRefused;
-                return Refusal::by_rule(403, reason, detail, None).into();
+                Refusal::by_rule(403, reason, detail, None).into()
             }
-        };
-        let phrase = http::StatusCode::from_u16(status).ok();
-        let phrase = phrase.and_then(|s| s.canonical_reason()).unwrap_or("Answer");
-        let answer = format!(
-            "HTTP/1.1 {status} {phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n\
-             Content-Length: {}\r\nX-Request-ID: {}\r\n{extra}Connection: close\r\n\r\n{body}",
-            body.len(),
-            facts.request_id
-        );
-        say_goodbye(stream, answer.as_bytes()).await;
-        End::Done
+        }
     }
 
     /// Waits as long as an upstream may take to answer.

@@ -9,6 +9,7 @@ mod body;
 mod connection;
 mod control;
 mod counts;
+mod fixed;
 mod forward;
 mod guard;
 mod listen;

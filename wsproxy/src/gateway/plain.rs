@@ -21,6 +21,7 @@ use super::{
     Client, Gateway,
     access::Pending,
     body::ReplyBody,
+    fixed,
     guard::{Guard, InFlight, Outcome, Patience, Shared},
     setup::{RouteSetup, Setup},
     stream::Stream,
@@ -231,28 +232,14 @@ impl<'a> Exchange<'a> {
                 let response = files.respond(method, target, headers).await;
                 Ok(self.changed(route, headers, response.map(ReplyBody::file), ""))
             }
-            Action::Redirect { to, status } => {
-                let headers = request.headers();
-                let place = to.render(|v| self.facts.value(v, connection, headers, ""));
-                let mut response = Response::new(ReplyBody::text(""));
-                *response.status_mut() = StatusCode::from_u16(*status).unwrap_or(StatusCode::FOUND);
-                if let Ok(place) = HeaderValue::from_str(&place) {
-                    response.headers_mut().insert(header::LOCATION, place);
+            Action::Redirect { .. } | Action::Respond { .. } => {
+                let response = fixed::answer(route, &self.facts, connection, request.headers());
+                let mut response = response.ok_or_else(no_route)?;
+                if request.method() == Method::HEAD && !response.body().is_empty() {
+                    let length = std::mem::take(response.body_mut()).len();
+                    response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
                 }
-                Ok(self.changed(route, headers, response, ""))
-            }
-            Action::Respond { status, body } => {
-                let head_only = request.method() == Method::HEAD;
-                let mut response = Response::new(ReplyBody::text(body.clone()));
-                *response.status_mut() =
-                    StatusCode::from_u16(*status).unwrap_or(StatusCode::NOT_FOUND);
-                let kind = HeaderValue::from_static("text/plain; charset=utf-8");
-                response.headers_mut().insert(header::CONTENT_TYPE, kind);
-                if head_only {
-                    response.headers_mut().insert(header::CONTENT_LENGTH, body.len().into());
-                    *response.body_mut() = ReplyBody::text("");
-                }
-                Ok(self.changed(route, request.headers(), response, ""))
+                Ok(response.map(ReplyBody::text))
             }
         }
     }
