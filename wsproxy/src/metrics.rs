@@ -35,7 +35,7 @@ pub struct Metrics {
     pub accepted: IntCounter,
     /// `accept` failures by kind.
     pub accept_errors: IntCounterVec,
-    /// Failed connections to upstream servers, by server.
+    /// Failures of upstream servers, by server.
     pub upstream_failures: IntCounterVec,
     /// Plain requests answered, by route and class of status.
     pub requests: IntCounterVec,
@@ -123,7 +123,7 @@ impl Metrics {
             )?,
             upstream_failures: counters(
                 "wsproxy_upstream_failures_total",
-                "Failed connections to an upstream server.",
+                "Times an upstream server failed a handshake or a plain request.",
                 &["upstream"],
             )?,
             requests: counters(

@@ -302,8 +302,12 @@ fn a_broken_answer_is_seen_as_broken() {
         "HTTP/1.1 2",
         "SSH-2.0-x\r\n\r\n",
         "HTTP/1.1 101 Yes\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     ] {
         let before = proxy.request_failures("bad_gateway");
+        let failures =
+            format!("wsproxy_upstream_failures_total{{upstream=\"{}\"}}", server.address);
+        let failed = proxy.metric(&failures);
         let mut client = proxy.connect();
         client.send(get("/", "").as_bytes());
         let mut upstream = server.accept();
@@ -313,6 +317,7 @@ fn a_broken_answer_is_seen_as_broken() {
         let (head, _) = client.answer();
         assert_eq!(status(&head), 502, "{nonsense:?}");
         assert_eq!(proxy.request_failures("bad_gateway"), before + 1, "{nonsense:?}");
+        assert_eq!(proxy.metric(&failures), failed + 1, "{nonsense:?}");
         // An answer of ours: the client may go on.
         client.send(get("/again", "").as_bytes());
         let mut upstream = server.accept();
@@ -339,6 +344,9 @@ fn a_slow_server_is_given_up_and_a_slow_upload_is_not() {
             assert_eq!(header(&head, "X-Request-ID").len(), 1, "{head}");
             // It does not get a second chance on that connection.
             let gone = upstream.rest_or_reset();
+            let failures = "wsproxy_upstream_failures_total";
+            let series = format!("{failures}{{upstream=\"{}\"}}", server.address);
+            assert_eq!(proxy.metric(&series), 1);
             (status(&head), gone, proxy.request_failures("gateway_timeout"))
         });
         let mut client = proxy.connect();

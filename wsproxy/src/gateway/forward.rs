@@ -71,9 +71,7 @@ impl Exchange<'_> {
             match self.connection_to(group, forward, &held).await {
                 Ok((sender, kept)) => break (sender, kept, held),
                 Err(failure) => {
-                    group.failed(held.target.id);
-                    let server = &*held.target.name;
-                    self.gateway.metrics.upstream_failures.with_label_values(&[server]).inc();
+                    self.server_failed(group, &held);
                     tried.push(held.target.id);
                     last = Some(failure);
                 }
@@ -93,7 +91,7 @@ impl Exchange<'_> {
             pending.upstream_answered(&upload);
         }
         let cookie = upgrade::sticky_cookie(group, sticky, held.target.id, &self.facts.scheme);
-        self.reply(group, forward, held, sender, response, &rendered, cookie)
+        Ok(self.reply(group, forward, held, sender, response, &rendered, cookie))
     }
 
     /// An idle connection to the server, or a new one; and whether it is one that was kept.
@@ -208,16 +206,24 @@ impl Exchange<'_> {
         let mut request = self.request_for(way, head, body)?;
         for fresh in [false, true] {
             if fresh {
-                sender = self.new_connection(group, forward, held).await?;
+                let connected = self.new_connection(group, forward, held).await;
+                sender = connected.inspect_err(|_| self.server_failed(group, held))?;
             }
             let Some(sent) = sender.send(request, upload, patience).await else {
-                group.failed(held.target.id);
+                self.server_failed(group, held);
                 let error = format!("{}: no answer in time", held.target.name);
                 return Err(Failure { refusal: Refusal::gateway_timeout(), error: Some(error) });
             };
             match sent {
+                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    // Nobody asked for that.
+                    self.server_failed(group, held);
+                    let text = "The upstream server switched protocols without being asked.";
+                    let error = Some(format!("{}: a 101 without being asked", held.target.name));
+                    return Err(Failure { refusal: Refusal::bad_gateway(text), error });
+                }
                 Ok(response) if !has_one_length(response.headers()) => {
-                    group.failed(held.target.id);
+                    self.server_failed(group, held);
                     let text = "The answer of the upstream server has no clear end.";
                     let error = Some(format!("{}: an answer of two lengths", held.target.name));
                     return Err(Failure { refusal: Refusal::bad_gateway(text), error });
@@ -252,7 +258,7 @@ impl Exchange<'_> {
                         // No server is to suffer for it.
                         return Err(body_missing(fault).into());
                     }
-                    group.failed(held.target.id);
+                    self.server_failed(group, held);
                     let error = with_causes(failed.error());
                     let text = "The upstream server broke off the request.";
                     let error = Some(format!("{}: {error}", held.target.name));
@@ -273,13 +279,8 @@ impl Exchange<'_> {
         response: Response<Incoming>,
         rendered: &Rendered,
         cookie: Option<String>,
-    ) -> Result<Response<ReplyBody>, Failure> {
+    ) -> Response<ReplyBody> {
         let (mut head, body) = response.into_parts();
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            // Nobody asked for that.
-            let text = "The upstream server switched protocols without being asked.";
-            return Err(Refusal::bad_gateway(text).into());
-        }
         without_hop_by_hop(&mut head.headers);
         rendered.apply(&mut head.headers);
         if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok()) {
@@ -290,7 +291,14 @@ impl Exchange<'_> {
         let pause = forward.idle.unwrap_or(self.setup.config.timeouts.idle);
         let pause = pause.map(|pause| pause.get());
         let body = ReplyBody::upstream(body, pause, held, Arc::clone(group), sender);
-        Ok(Response::from_parts(head, body))
+        Response::from_parts(head, body)
+    }
+
+    /// The server's fault: it counts against it.
+    fn server_failed(&self, group: &UpstreamGroup, held: &Held) {
+        group.failed(held.target.id);
+        let server = &*held.target.name;
+        self.gateway.metrics.upstream_failures.with_label_values(&[server]).inc();
     }
 }
 
