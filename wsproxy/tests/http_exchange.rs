@@ -21,13 +21,13 @@ fn routed(servers: &[SocketAddr], keys: &str) -> Proxy {
 fn trailers_go_both_ways() {
     let server = Server::start();
     let proxy = Proxy::relay(&[server.address], "");
-    for wanted in [true, false] {
+    for (wanted, te) in [
+        (true, "TE: trailers\r\nConnection: TE, close\r\n"),
+        (true, "TE: gzip;q=0.5 ,trailers\r\nConnection: TE, close\r\n"),
+        (false, "TE: gzip\r\nConnection: TE, close\r\n"),
+        (false, "Connection: close\r\n"),
+    ] {
         let mut client = proxy.connect();
-        let te = if wanted {
-            "TE: trailers\r\nConnection: TE, close\r\n"
-        } else {
-            "Connection: close\r\n"
-        };
         let chunked = "Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n";
         let body = "4\r\nbody\r\n0\r\nX-Sum: 17\r\n\r\n";
         client.send((plain("POST", "/", &format!("{chunked}{te}"), "") + body).as_bytes());
@@ -35,6 +35,9 @@ fn trailers_go_both_ways() {
         let head = upstream.head();
         let te: &[_] = if wanted { &["trailers"] } else { &[] };
         assert_eq!(header(&head, "TE"), te, "{head}");
+        // RFC 9110 section 10.1.4.
+        let options: &[_] = if wanted { &["TE"] } else { &[] };
+        assert_eq!(header(&head, "Connection"), options, "{head}");
         let (body, trailers) = upstream.chunked();
         assert_eq!(body, b"body");
         assert_eq!(trailers.len(), 1, "{trailers:?}");
@@ -49,6 +52,15 @@ fn trailers_go_both_ways() {
         assert_eq!(trailers.len(), usize::from(wanted), "{trailers:?}");
         assert!(trailers.iter().all(|t| t.eq_ignore_ascii_case("X-Sum: 18")), "{trailers:?}");
     }
+    // It is no reason to close the connection.
+    let origin = Origin::echo("");
+    let proxy = Proxy::relay(&[origin.address], "");
+    let mut last = None;
+    wait_for("two clients in a row meet the same connection", || {
+        let (_, head, _) = proxy.ask(&get("/", "TE: trailers\r\nConnection: TE, close\r\n"));
+        let number = header(&head, "X-Connection").join("");
+        (last.replace(number.clone()) == Some(number)).then_some(())
+    });
 }
 
 #[test]

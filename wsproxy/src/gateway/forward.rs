@@ -141,11 +141,7 @@ impl Exchange<'_> {
         body: RequestBody,
     ) -> Result<Request<RequestBody>, Failure> {
         let connection = &self.client.connection;
-        let wants_trailers = head
-            .headers
-            .get_all(header::TE)
-            .iter()
-            .any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+        let wants_trailers = wants_trailers(&head.headers);
         let changes = &route.config.request_headers;
         let server = &*held.target.name;
         let rendered = Rendered::new(changes, &self.facts, connection, &head.headers, server);
@@ -156,7 +152,9 @@ impl Exchange<'_> {
             headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         if wants_trailers {
+            // RFC 9110 section 10.1.4: TE is for one hop, and Connection has to say so.
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("TE"));
         }
         prepare_request(
             &mut headers,
@@ -360,6 +358,13 @@ fn ends_here(name: &HeaderName) -> bool {
             | "transfer-encoding"
             | "upgrade"
     )
+}
+
+/// Whether the client takes trailers. Other codings that it may list end at this hop.
+fn wants_trailers(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::TE).iter().map(HeaderValue::as_bytes);
+    let mut codings = lines.flat_map(|line| line.split(|&byte| byte == b','));
+    codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 fn body_missing(fault: ClientFault) -> Refusal {
