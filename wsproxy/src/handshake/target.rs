@@ -12,9 +12,13 @@ pub(super) enum TargetFault {
     Fragment,
     /// absolute-form with an authority that is not what `Host` says.
     Authority,
-    /// A segment `.` or `..`, also percent-encoded or behind a backslash: what we route by and
-    /// what the upstream serves would be two different paths.
+    /// A segment `.` or `..`, also percent-encoded or with parameters (`..;x=y`): what we route by
+    /// and what the upstream serves would be two different paths. Servlet containers take the
+    /// parameters (RFC 3986 section 3.3) away before they look for such segments.
     DotSegment,
+    /// A backslash in the path, also percent-encoded: no URI has one (RFC 3986 appendix A), and
+    /// servers that take it for a slash serve another path than we route by.
+    Backslash,
 }
 
 impl TargetFault {
@@ -24,6 +28,7 @@ impl TargetFault {
             Self::Fragment => "it must not contain a fragment (\"#\")",
             Self::Authority => "its host is not the one in the Host header",
             Self::DotSegment => "its path must not contain \".\" or \"..\" segments",
+            Self::Backslash => "its path must not contain a backslash",
         }
     }
 }
@@ -52,16 +57,27 @@ pub(super) fn origin_form(target: &str, host: &str) -> Result<String, TargetFaul
 
 fn without_dots(target: String) -> Result<String, TargetFault> {
     let path = target.split('?').next().unwrap_or_default();
-    // Without a dot, in the clear or encoded, there is no such segment.
-    if !path.contains('.') && !path.contains("%2") {
-        return Ok(target);
+    let fault = if path.contains('%') {
+        path_fault(&percent_decoded(path))
+    } else {
+        path_fault(path.as_bytes())
+    };
+    fault.map_or(Ok(target), Err)
+}
+
+/// What is wrong with a path whose codes stand for themselves no more.
+fn path_fault(path: &[u8]) -> Option<TargetFault> {
+    if path.contains(&b'\\') {
+        return Some(TargetFault::Backslash);
     }
-    let decoded = percent_decoded(path);
-    let mut segments = decoded.split(|&b| b == b'/' || b == b'\\');
-    if segments.any(|segment| segment == b"." || segment == b"..") {
-        return Err(TargetFault::DotSegment);
-    }
-    Ok(target)
+    let names = path.split(|&b| b == b'/').map(|segment| {
+        let end = segment.iter().position(|&b| b == b';').unwrap_or(segment.len());
+        &segment[..end]
+    });
+    let is_dots = |name: &[u8]| name == b"." || name == b"..";
+    // Most paths have no dot at all.
+    let has_dots = path.contains(&b'.') && names.into_iter().any(is_dots);
+    has_dots.then_some(TargetFault::DotSegment)
 }
 
 /// The bytes that a path stands for; a `%` that begins no code stands for itself.

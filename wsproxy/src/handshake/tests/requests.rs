@@ -206,6 +206,47 @@ fn connection_removes_what_it_may_and_nothing_else() {
 }
 
 #[test]
+fn paths_that_servers_read_in_two_ways() {
+    for (target, fault) in [
+        ("/", None),
+        ("/a.b/..c/...", None),
+        ("/a;../b;.;x=..", None),
+        ("/a?/../..;\\", None),
+        ("/%2e%2e%2e/%", None),
+        ("/%255c", None),
+        ("/..", Some("segments")),
+        ("/./a", Some("segments")),
+        ("/a/%2E%2e/b", Some("segments")),
+        ("/a%2f..", Some("segments")),
+        ("/..;", Some("segments")),
+        ("/a/..;x=y;z/b", Some("segments")),
+        ("/.;/a", Some("segments")),
+        ("/%2e.;/a", Some("segments")),
+        ("/..%3B/a", Some("segments")),
+        ("/\\a", Some("backslash")),
+        ("/a/\\..\\b", Some("backslash")),
+        ("/a%5cb", Some("backslash")),
+        ("/a%5C", Some("backslash")),
+    ] {
+        for head in [
+            format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            format!("GET http://a{target} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            with("GET", &format!("GET {target} HTTP/1.1\r\n")),
+        ] {
+            let found = parse_incoming(head.as_bytes(), &HeadLimits::default());
+            match (found, fault) {
+                (Ok(Progress::Done { .. }), None) => {}
+                (Err(refusal), Some(fault)) => {
+                    assert_eq!((refusal.status, refusal.reason.label()), (400, "target"));
+                    assert!(refusal.detail.contains(fault), "{target}: {}", refusal.detail);
+                }
+                (found, _) => panic!("{target}: {found:?}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_told_of_a_bad_head() {
     let long = format!("GET /{} HTTP/1.1", "x".repeat(1000));
     let shown = format!("/{}...", "x".repeat(255));
