@@ -21,7 +21,7 @@ use super::{
     access::Pending,
     guard::InFlight,
     timer::Deadline,
-    upstreams::{Held, Sender, UpstreamGroup, asleep},
+    upstreams::{Held, Sender, UpstreamGroup},
 };
 use crate::files::FileBody;
 
@@ -204,6 +204,19 @@ struct Download {
     group: Arc<UpstreamGroup>,
     /// The place at the server.
     held: Held,
+    /// What was read before.
+    first: First,
+    /// It has broken off: said when what came before it is on its way.
+    broken: Option<io::Error>,
+}
+
+/// What is known of the beginning of an answer's body.
+pub(super) enum First {
+    /// Nothing yet.
+    Unknown,
+    Frame(Frame<Bytes>),
+    /// It is over.
+    End,
 }
 
 /// The body of an answer to a client. When it ends, however it ends, the request is over: it is
@@ -232,8 +245,9 @@ impl ReplyBody {
         sender: Sender,
     ) -> Self {
         let sender = Some(sender);
-        let mut download =
-            Box::new(Download { inner, pause, deadline: Deadline::default(), sender, group, held });
+        let (first, broken, deadline) = (First::Unknown, None, Deadline::default());
+        let download = Download { inner, pause, deadline, sender, group, held, first, broken };
+        let mut download = Box::new(download);
         // hyper does not ask for the frames of an empty body.
         if download.inner.is_end_stream() {
             download.give_back();
@@ -243,6 +257,16 @@ impl ReplyBody {
 
     fn of(kind: Kind) -> Self {
         Self { kind, pending: None, _in_flight: None }
+    }
+
+    /// What was read of a server's answer already.
+    pub(super) fn begin_with(&mut self, first: First) {
+        if let Kind::Upstream(download) = &mut self.kind {
+            if matches!(first, First::End) {
+                download.give_back();
+            }
+            download.first = first;
+        }
     }
 
     /// Ties the end of the request to the end of this body.
@@ -288,7 +312,7 @@ impl Body for ReplyBody {
         match &self.kind {
             Kind::Text(body) => body.is_end_stream(),
             Kind::File(body) => body.is_end_stream(),
-            Kind::Upstream(download) => download.inner.is_end_stream(),
+            Kind::Upstream(download) => download.is_end_stream(),
         }
     }
 
@@ -296,7 +320,7 @@ impl Body for ReplyBody {
         match &self.kind {
             Kind::Text(body) => body.size_hint(),
             Kind::File(body) => body.size_hint(),
-            Kind::Upstream(download) => download.inner.size_hint(),
+            Kind::Upstream(download) => download.size_hint(),
         }
     }
 }
@@ -306,6 +330,12 @@ impl Download {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        if let Some(first) = self.take_first() {
+            return Poll::Ready(first.map(Ok));
+        }
         let Poll::Ready(frame) = self.poll_inner(cx) else {
             if let Some(pause) = self.pause
                 && is_over(&mut self.deadline, pause, cx)
@@ -319,6 +349,13 @@ impl Download {
         if frame.is_none() || self.inner.is_end_stream() {
             self.give_back();
         }
+        if let Some(Err(error)) = frame {
+            // The library drops what it has not sent yet when it hears of an error; it sends it
+            // when there is nothing to do. So the client sees an answer that is cut off.
+            self.broken = Some(io::Error::other(error));
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
     }
 
@@ -326,18 +363,43 @@ impl Download {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut inner = Pin::new(&mut self.inner);
         match &mut self.sender {
-            Some(sender) if sender.is_driven() => {
-                let at_hand = inner.as_mut().poll_frame(&mut asleep());
-                if at_hand.is_ready() {
-                    return at_hand;
-                }
-                sender.drive(cx);
-                inner.poll_frame(&mut asleep())
-            }
-            _ => inner.poll_frame(cx),
+            Some(sender) => sender.poll_body(&mut self.inner, cx),
+            None => Pin::new(&mut self.inner).poll_frame(cx),
         }
+    }
+
+    /// What was read before, once: the end is `None` in it.
+    fn take_first(&mut self) -> Option<Option<Frame<Bytes>>> {
+        let first = match std::mem::replace(&mut self.first, First::Unknown) {
+            First::Unknown => return None,
+            First::Frame(frame) => Some(frame),
+            First::End => None,
+        };
+        if self.inner.is_end_stream() {
+            self.give_back();
+        }
+        Some(first)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self.first {
+            First::Unknown => self.inner.is_end_stream(),
+            First::Frame(_) => false,
+            First::End => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.inner.size_hint();
+        if let First::Frame(frame) = &self.first {
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            if let Some(upper) = hint.upper() {
+                hint.set_upper(upper.saturating_add(length));
+            }
+            hint.set_lower(hint.lower().saturating_add(length));
+        }
+        hint
     }
 
     /// The body is over: the connection may serve another request.

@@ -1,21 +1,22 @@
 //! A plain request on its way to a server of its route's group, and the answer back.
 
-use std::{error::Error as _, sync::Arc};
+use std::{error::Error as _, sync::Arc, task::Poll};
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
     header::{self, HeaderName},
 };
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{
     access::Pending,
-    body::{ClientFault, ReplyBody, RequestBody, Upload, has_one_length},
+    body::{ClientFault, First, ReplyBody, RequestBody, Upload, has_one_length},
     plain::{Exchange, Failure, body_too_large, no_route, no_server},
     setup::RouteSetup,
     upgrade,
-    upstreams::{Held, NoServer, Sender, UpstreamGroup, Via, Wish},
+    upstreams::{Held, NoServer, Sender, UpstreamGroup, Via, Wish, asleep},
 };
 use crate::{
     config::{Forward, WebSocketRule},
@@ -85,13 +86,25 @@ impl Exchange<'_> {
         let connection = &self.client.connection;
         let rendered = Rendered::new(changes, &self.facts, connection, &head.headers, server);
         let way = Way { route, forward, group, held: &held };
-        let (sender, response) = self.answer(way, (sender, kept), &head, body, &upload).await?;
+        let answer = self.answer(way, (sender, kept), &head, body, &upload).await?;
+        let (mut sender, mut response) = answer;
+        let first = match first_frame(&mut sender, &mut response, &upload) {
+            Ok(first) => first,
+            Err(error) => {
+                self.server_failed(group, &held);
+                let text = "The upstream server broke off its answer.";
+                let error = Some(format!("{}: {}", held.target.name, with_causes(&error)));
+                return Err(Failure { refusal: Refusal::bad_gateway(text), error });
+            }
+        };
         group.succeeded(held.target.id);
         if let Some(pending) = pending {
             pending.upstream_answered(&upload);
         }
         let cookie = upgrade::sticky_cookie(group, sticky, held.target.id, &self.facts.scheme);
-        Ok(self.reply(group, forward, held, sender, response, &rendered, cookie))
+        let mut reply = self.reply(group, forward, held, sender, response, &rendered, cookie);
+        reply.body_mut().begin_with(first);
+        Ok(reply)
     }
 
     /// An idle connection to the server, or a new one; and whether it is one that was kept.
@@ -297,6 +310,24 @@ impl Exchange<'_> {
         group.failed(held.target.id);
         let server = &*held.target.name;
         self.gateway.metrics.upstream_failures.with_label_values(&[server]).inc();
+    }
+}
+
+/// What has come of an answer's body together with its head. One that has broken off already is
+/// no answer: the client's head is not sent yet.
+fn first_frame(
+    sender: &mut Sender,
+    response: &mut Response<Incoming>,
+    upload: &Upload,
+) -> hyper::Result<First> {
+    // With an upload under way an end may be the client's fault.
+    if response.body().is_end_stream() || !upload.is_over() {
+        return Ok(First::Unknown);
+    }
+    match sender.poll_body(response.body_mut(), &mut asleep()) {
+        Poll::Pending => Ok(First::Unknown),
+        Poll::Ready(None) => Ok(First::End),
+        Poll::Ready(Some(frame)) => frame.map(First::Frame),
     }
 }
 

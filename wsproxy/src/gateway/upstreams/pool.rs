@@ -12,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body as _, Frame};
 use hyper::{
     body::Incoming,
     client::conn::{
@@ -60,9 +62,23 @@ impl Sender {
         Ok(Self { requests, connection: Some(Box::pin(connection)), deadline: Deadline::default() })
     }
 
-    /// Lets the connection do what it can.
-    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
+    /// The next of an answer's body.
+    pub(crate) fn poll_body(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let mut body = Pin::new(body);
+        if self.connection.is_none() {
+            return body.poll_frame(cx);
+        }
+        // What comes, comes because the connection is driven: see `send`.
+        let at_hand = body.as_mut().poll_frame(&mut asleep());
+        if at_hand.is_ready() {
+            return at_hand;
+        }
         drive(&mut self.connection, cx);
+        body.poll_frame(&mut asleep())
     }
 
     /// Sends a request and waits for the head of its answer, until nothing of the upload has
@@ -107,11 +123,6 @@ impl Sender {
         .await
     }
 
-    /// Whether it moves only when it is driven.
-    pub(crate) fn is_driven(&self) -> bool {
-        self.connection.is_some()
-    }
-
     /// Gives the connection a task of its own: its request's body is to go on whether or not the
     /// client takes the answer. It serves no other request then.
     pub(crate) fn detach(&mut self) {
@@ -126,7 +137,7 @@ impl Sender {
 
     /// Whether it takes another request; finds out what happened since it was last driven.
     fn is_good(&mut self) -> bool {
-        self.drive(&mut asleep());
+        drive(&mut self.connection, &mut asleep());
         self.connection.is_some() && self.requests.is_ready()
     }
 }
