@@ -223,6 +223,15 @@ pub fn reset_behind_fin(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_int(socket, libc::IPPROTO_TCP, libc::TCP_LINGER2, -1)
 }
 
+/// `setsockopt(IP_BIND_ADDRESS_NO_PORT, 1)`, for IPv6 too: `bind` to port 0 takes the address
+/// alone, and `connect` a port that is free towards that peer (ip(7)).
+///
+/// # Errors
+/// What `setsockopt(2)` says.
+pub fn bind_without_port(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_int(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
 fn set_int(
     socket: BorrowedFd<'_>,
     level: libc::c_int,

@@ -152,7 +152,7 @@ pub const KEYS: &[Key] = &[
     key("upstream", "slow_start", Duration, "\"off\"", "`1ms` to `30d`, or `\"off\"`", "how long the weight of a server that came back grows to its full value"),
     key("upstream", "keepalive", Integer, "32", "`0` to `10000`", "idle HTTP connections kept to each server"),
     key("upstream", "proxy_protocol", Choice(&["off", "v1", "v2"]), "\"off\"", "", "each connection to a server begins with this PROXY header, which names the client"),
-    key("upstream", "transparent", Bool, "false", "", "connect from the client's own address (`IP_TRANSPARENT`); needs CAP_NET_ADMIN and routing, see below"),
+    key("upstream", "transparent", Bool, "false", "", "connect from the client's own address (`IP_TRANSPARENT`); needs CAP_NET_ADMIN or CAP_NET_RAW, and routing, see Transparent connections"),
     key("upstream", "close_dead", Bool, "false", "", "close the sessions of a server that its health check finds dead"),
     key("upstream", "resolve", Duration, "\"30s\"", "`1s` to `30d`", "names of servers are resolved again when their records expire, and at the latest after this; servers that vanish keep their sessions and get no new ones"),
     key("upstream", "tls", Table("upstream.tls"), "", "", "for `wss://` and `https://` servers"),

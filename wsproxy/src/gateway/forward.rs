@@ -16,7 +16,7 @@ use super::{
     plain::{Exchange, Failure, body_too_large, no_route, no_server},
     setup::RouteSetup,
     upgrade,
-    upstreams::{Held, NoServer, Sender, UpstreamGroup, Via, Wish, asleep},
+    upstreams::{Held, NoServer, Sender, UpstreamGroup, Via, Wish, asleep, was_asked},
 };
 use crate::{
     config::{Forward, WebSocketRule},
@@ -72,7 +72,7 @@ impl Exchange<'_> {
             match self.connection_to(group, forward, &held).await {
                 Ok((sender, kept)) => break (sender, kept, held),
                 Err(failure) => {
-                    self.server_failed(group, &held);
+                    self.no_connection(group, &held, &failure);
                     tried.push(held.target.id);
                     last = Some(failure);
                 }
@@ -93,8 +93,8 @@ impl Exchange<'_> {
             Err(error) => {
                 self.server_failed(group, &held);
                 let text = "The upstream server broke off its answer.";
-                let error = Some(format!("{}: {}", held.target.name, with_causes(&error)));
-                return Err(Failure { refusal: Refusal::bad_gateway(text), error });
+                let (refusal, error) = (Refusal::bad_gateway(text), with_causes(&error));
+                return Err(Failure::of_server(refusal, &held.target.name, &error));
             }
         };
         group.succeeded(held.target.id);
@@ -129,21 +129,18 @@ impl Exchange<'_> {
     ) -> Result<Sender, Failure> {
         let via = Via { tcp: self.setup.tcp, client: Some(&self.client.connection) };
         let patience = forward.connect.unwrap_or(self.setup.config.timeouts.upstream_connect);
-        let failure = |refusal, error: String| Failure {
-            refusal,
-            error: Some(format!("{}: {error}", held.target.name)),
-        };
+        let failure = |refusal, error: &str| Failure::of_server(refusal, &held.target.name, error);
         let unreachable = || Refusal::bad_gateway("No upstream server could be reached.");
         let stream = match timeout(patience.get(), group.connect(&held.target, &via)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(failure(unreachable(), error.to_string())),
-            Err(_) => {
-                let late = "no connection in time".to_owned();
-                return Err(failure(Refusal::gateway_timeout(), late));
+            Ok(Err(error)) => {
+                let asked = was_asked(&error);
+                return Err(Failure { asked, ..failure(unreachable(), &error.to_string()) });
             }
+            Err(_) => return Err(failure(Refusal::gateway_timeout(), "no connection in time")),
         };
         let sender = Sender::new(stream, self.setup.head_limits).await;
-        sender.map_err(|error| failure(unreachable(), error.to_string()))
+        sender.map_err(|error| failure(unreachable(), &error.to_string()))
     }
 
     /// The request as the server gets it.
@@ -218,26 +215,27 @@ impl Exchange<'_> {
         for fresh in [false, true] {
             if fresh {
                 let connected = self.new_connection(group, forward, held).await;
-                sender = connected.inspect_err(|_| self.server_failed(group, held))?;
+                sender =
+                    connected.inspect_err(|failure| self.no_connection(group, held, failure))?;
             }
             let Some(sent) = sender.send(request, upload, patience).await else {
                 self.server_failed(group, held);
-                let error = format!("{}: no answer in time", held.target.name);
-                return Err(Failure { refusal: Refusal::gateway_timeout(), error: Some(error) });
+                let refusal = Refusal::gateway_timeout();
+                return Err(Failure::of_server(refusal, &held.target.name, "no answer in time"));
             };
             match sent {
                 Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     // Nobody asked for that.
                     self.server_failed(group, held);
                     let text = "The upstream server switched protocols without being asked.";
-                    let error = Some(format!("{}: a 101 without being asked", held.target.name));
-                    return Err(Failure { refusal: Refusal::bad_gateway(text), error });
+                    let (refusal, error) = (Refusal::bad_gateway(text), "an unasked 101");
+                    return Err(Failure::of_server(refusal, &held.target.name, error));
                 }
                 Ok(response) if !has_one_length(response.headers()) => {
                     self.server_failed(group, held);
                     let text = "The answer of the upstream server has no clear end.";
-                    let error = Some(format!("{}: an answer of two lengths", held.target.name));
-                    return Err(Failure { refusal: Refusal::bad_gateway(text), error });
+                    let (refusal, error) = (Refusal::bad_gateway(text), "an answer of two lengths");
+                    return Err(Failure::of_server(refusal, &held.target.name, error));
                 }
                 Ok(response) => {
                     if !upload.is_over() {
@@ -272,8 +270,8 @@ impl Exchange<'_> {
                     self.server_failed(group, held);
                     let error = with_causes(failed.error());
                     let text = "The upstream server broke off the request.";
-                    let error = Some(format!("{}: {error}", held.target.name));
-                    return Err(Failure { refusal: Refusal::bad_gateway(text), error });
+                    let refusal = Refusal::bad_gateway(text);
+                    return Err(Failure::of_server(refusal, &held.target.name, &error));
                 }
             }
         }
@@ -308,6 +306,18 @@ impl Exchange<'_> {
     /// The server's fault: it counts against it.
     fn server_failed(&self, group: &UpstreamGroup, held: &Held) {
         group.failed(held.target.id);
+        self.count_failure(held);
+    }
+
+    /// Only what went to the server counts against it.
+    fn no_connection(&self, group: &UpstreamGroup, held: &Held, failure: &Failure) {
+        match failure.asked {
+            true => self.server_failed(group, held),
+            false => self.count_failure(held),
+        }
+    }
+
+    fn count_failure(&self, held: &Held) {
         let server = &*held.target.name;
         self.gateway.metrics.upstream_failures.with_label_values(&[server]).inc();
     }

@@ -131,11 +131,20 @@ pub(super) struct Exchange<'a> {
 pub(super) struct Failure {
     pub(super) refusal: Refusal,
     pub(super) error: Option<String>,
+    /// It says something about the server, if there was one.
+    pub(super) asked: bool,
+}
+
+impl Failure {
+    /// Of a server.
+    pub(super) fn of_server(refusal: Refusal, server: &str, error: &str) -> Self {
+        Self { refusal, error: Some(format!("{server}: {error}")), asked: true }
+    }
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, error: None }
+        Self { refusal, error: None, asked: true }
     }
 }
 

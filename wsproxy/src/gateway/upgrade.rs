@@ -18,7 +18,7 @@ use super::{
     limited,
     setup::{RouteSetup, Setup},
     stream::Stream,
-    upstreams::{Held, NoServer, UpstreamGroup, Via, Wish},
+    upstreams::{Held, NoServer, UpstreamGroup, Via, Wish, was_asked},
 };
 use crate::{
     balance::{self, ServerId},
@@ -236,6 +236,20 @@ struct Attempt {
     server: Arc<str>,
 }
 
+/// What a client is told of an attempt that failed, and what the operator.
+struct Failed {
+    refusal: Refusal,
+    error: String,
+    /// It says something about the server.
+    asked: bool,
+}
+
+impl Failed {
+    fn new(refusal: Refusal, error: impl Into<String>) -> Self {
+        Self { refusal, error: error.into(), asked: true }
+    }
+}
+
 /// Asks one server after the other, until one has answered.
 pub(super) async fn ask_servers(
     gateway: &Gateway,
@@ -282,8 +296,10 @@ pub(super) async fn ask_servers(
                     early,
                 });
             }
-            Err((refusal, error)) => {
-                group.failed(id);
+            Err(Failed { refusal, error, asked }) => {
+                if asked {
+                    group.failed(id);
+                }
                 let server = Arc::clone(&held.target.name);
                 gateway.metrics.upstream_failures.with_label_values(&[&*server]).inc();
                 tracing::debug!(client = %facts.client, %server, error, "a server failed");
@@ -293,8 +309,6 @@ pub(super) async fn ask_servers(
         }
     }
 }
-
-type Failed = (Refusal, String);
 
 /// Asks one server: connects, sends the request, reads the head of the answer.
 async fn ask(
@@ -315,9 +329,10 @@ async fn ask(
         Ok(Err(error)) => {
             // Which server it was is the operator's business, not the client's.
             let refusal = Refusal::bad_gateway("No upstream server could be reached.");
-            return Err((refusal, error.to_string()));
+            let asked = was_asked(&error);
+            return Err(Failed { asked, ..Failed::new(refusal, error.to_string()) });
         }
-        Err(_) => return Err((Refusal::gateway_timeout(), "no connection in time".into())),
+        Err(_) => return Err(Failed::new(Refusal::gateway_timeout(), "no connection in time")),
     };
     let mut headers = request.headers.clone();
     let changes =
@@ -332,7 +347,7 @@ async fn ask(
     match timeout(patience, exchange(setup, &mut stream, &head, request)).await {
         Ok(Ok((answer, early))) => Ok((stream, answer, early)),
         Ok(Err(failed)) => Err(failed),
-        Err(_) => Err((Refusal::gateway_timeout(), "no answer in time".into())),
+        Err(_) => Err(Failed::new(Refusal::gateway_timeout(), "no answer in time")),
     }
 }
 
@@ -344,7 +359,7 @@ async fn exchange(
 ) -> Result<(Answer, Vec<u8>), Failed> {
     let broke = |e: io::Error| {
         let text = "The upstream server broke off the handshake.";
-        (Refusal::bad_gateway(text), format!("it broke off the handshake: {e}"))
+        Failed::new(Refusal::bad_gateway(text), format!("it broke off the handshake: {e}"))
     };
     upstream.write_all(head).await.map_err(broke)?;
     upstream.flush().await.map_err(broke)?;
@@ -359,7 +374,9 @@ async fn exchange(
                 received.drain(..consumed);
                 return Ok((value, received));
             }
-            Err(bad) => return Err((bad.refusal(), format!("its answer is invalid: {bad}"))),
+            Err(bad) => {
+                return Err(Failed::new(bad.refusal(), format!("its answer is invalid: {bad}")));
+            }
         }
     }
 }

@@ -1,6 +1,12 @@
 //! A connection to one server.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd as _,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use rustls::{ClientConfig, pki_types::ServerName};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -15,7 +21,7 @@ use crate::{
     config::{self, Diagnostic, Place, Problems, ProxyVersion},
     forwarding::Connection,
     gateway::{listen::TcpOptions, stream::Stream},
-    proxy_protocol,
+    proxy_protocol, sys,
     tls::{CertificateFiles, ClientFiles, SystemRoots, load_client},
 };
 
@@ -72,15 +78,43 @@ pub(super) async fn connect(
     }
 }
 
+/// Why a connection failed that no server was asked for: none is to suffer for it.
+#[derive(Debug, thiserror::Error)]
+enum NotAsked {
+    #[error(
+        "upstream.transparent: the client has the address {client} and the server {server}, \
+         of another family"
+    )]
+    Families { client: IpAddr, server: IpAddr },
+    #[error("upstream.transparent needs CAP_NET_ADMIN or CAP_NET_RAW: {0}")]
+    Privilege(io::Error),
+    #[error("upstream.transparent: can't connect from {client}: {cause}")]
+    Source { client: IpAddr, cause: io::Error },
+}
+
+impl From<NotAsked> for io::Error {
+    fn from(error: NotAsked) -> Self {
+        Self::other(error)
+    }
+}
+
+/// Whether a connection that failed with this says something about the server.
+pub(in crate::gateway) fn was_asked(error: &io::Error) -> bool {
+    !error.get_ref().is_some_and(|inner| inner.is::<NotAsked>())
+}
+
 async fn tcp(
     addresses: &[SocketAddr],
     config: &config::Upstream,
     via: &Via<'_>,
 ) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    // A client behind a Unix socket has no address to connect from.
+    let client = via.client.map(|client| client.peer.ip().to_canonical());
+    let client = client.filter(|ip| config.transparent && !ip.is_unspecified());
+    let mut last = None;
     for address in addresses {
-        let attempt = match via.client.filter(|_| config.transparent) {
-            Some(client) => from_address(client.peer, *address).await,
+        let attempt = match client {
+            Some(client) => from_address(client, *address).await,
             None => TcpStream::connect(address).await,
         };
         match attempt {
@@ -88,31 +122,41 @@ async fn tcp(
                 via.tcp.apply(&stream)?;
                 return Ok(stream);
             }
-            Err(error) => last = error,
+            // What a server of several addresses said counts, not which of them nobody asked.
+            Err(error) if was_asked(&error) || !last.as_ref().is_some_and(was_asked) => {
+                last = Some(error);
+            }
+            Err(_) => {}
         }
     }
-    Err(last)
+    let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    Err(last.unwrap_or_else(none))
 }
 
-/// Connects from the client's own address, port and all left to the kernel. The answers come
-/// back to us only where routing sends them here.
-async fn from_address(client: SocketAddr, server: SocketAddr) -> io::Result<TcpStream> {
-    let client = SocketAddr::new(client.ip().to_canonical(), 0);
+/// Connects from the client's own address. The answers come back to us only where routing sends
+/// them here.
+async fn from_address(client: IpAddr, server: SocketAddr) -> io::Result<TcpStream> {
     if client.is_ipv4() != server.is_ipv4() {
-        let message = "the client and the server have addresses of different families";
-        return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message));
+        return Err(NotAsked::Families { client, server: server.ip() }.into());
     }
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    if server.is_ipv4() {
-        socket.set_ip_transparent_v4(true)?;
+    let transparent = if server.is_ipv4() {
+        socket.set_ip_transparent_v4(true)
     } else {
-        rustix::net::sockopt::set_ipv6_freebind(&socket, true)?;
-    }
-    // Many sessions of one client may leave from the same address.
-    socket.set_reuse_address(true)?;
-    socket.bind(&client.into())?;
-    TcpSocket::from_std_stream(socket.into()).connect(server).await
+        socket.set_ip_transparent_v6(true)
+    };
+    transparent.map_err(NotAsked::Privilege)?;
+    // The port is chosen by `connect`: it must differ only from those that the client's other
+    // connections to this very server have, not from those to all servers.
+    sys::bind_without_port(socket.as_fd())?;
+    let bound = socket.bind(&SocketAddr::new(client, 0).into());
+    bound.map_err(|cause| NotAsked::Source { client, cause })?;
+    let connected = TcpSocket::from_std_stream(socket.into()).connect(server).await;
+    connected.map_err(|cause| match cause.kind() {
+        io::ErrorKind::AddrNotAvailable => NotAsked::Source { client, cause }.into(),
+        _ => cause,
+    })
 }
 
 fn proxy_header(version: ProxyVersion, client: Option<&Connection>) -> Vec<u8> {

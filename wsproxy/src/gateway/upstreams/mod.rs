@@ -17,7 +17,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 
-pub(super) use connect::{Target, Via};
+pub(super) use connect::{Target, Via, was_asked};
 pub(super) use pool::{Pool, Sender, asleep};
 
 use crate::{
