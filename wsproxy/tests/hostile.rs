@@ -2,6 +2,8 @@
 //! session; afterwards nothing is left of them, down to the last descriptor.
 #![cfg(target_os = "linux")]
 
+#[path = "hostile/silent.rs"]
+mod silent;
 mod support;
 #[path = "hostile/upstream.rs"]
 mod upstream;
@@ -9,7 +11,7 @@ mod upstream;
 use std::{
     fs,
     io::{ErrorKind, Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
     process::Command,
     sync::{Arc, atomic::Ordering},
     thread,
@@ -38,12 +40,19 @@ struct Scene {
     dir: Option<TempDir>,
 }
 
+/// A client of this address.
+fn client_at(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
 /// Another client than all the others, for whoever counts addresses.
 fn other_client(to: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
-    socket.connect(&to.into()).unwrap();
-    socket.into()
+    client_at(Ipv4Addr::new(127, 0, 0, 2), to)
 }
 
 impl Scene {
@@ -172,19 +181,6 @@ fn check_answer(scene: &Scene, bytes: &[u8], wanted: u16) {
     let mut stream = scene.connect();
     stream.write_all(bytes).unwrap();
     check_status(&[to_the_end(&mut stream)], wanted);
-}
-
-#[test]
-fn many_silent_connections_are_asked_to_leave() {
-    const MANY: usize = 1500;
-    let scene = Scene::new("[timeouts]\nrequest_head = \"3s\"");
-    let mut silent: Vec<_> = (0..MANY).map(|_| scene.connect()).collect();
-    scene.session_works();
-    let got: Vec<_> = silent.iter_mut().map(to_the_end).collect();
-    check_status(&got, 408);
-    assert_eq!(scene.proxy.failures("timeout"), MANY as u64);
-    drop(silent);
-    scene.calms_down();
 }
 
 #[test]
