@@ -1,5 +1,5 @@
 //! The torture run: sessions by dice over the real kernel, for as long as one
-//! likes. `WSPROXY_TORTURE_SECONDS` (default 6) is split over the datapaths;
+//! likes. `WSPROXY_TORTURE_SECONDS` (default 8) is split over the variants;
 //! `WSPROXY_TORTURE_SEED` repeats a run's plans, `WSPROXY_TORTURE_PLAN` (the
 //! `seed` of a plan that failed) runs one plan over and over.
 
@@ -28,24 +28,36 @@ use wsproxy_tests::{
 /// Threads that drive sessions, and sessions of each.
 const WORKERS: usize = 3;
 const SESSIONS: usize = 8;
+/// Tests that share the time.
+const VARIANTS: u64 = 4;
 /// Longest sleep of a worker: nothing tells it that a session has ended.
 const LOOK: Duration = Duration::from_millis(10);
 
 #[test]
 fn relay() {
-    torture("relay", options(Mode::Relay));
+    torture("relay", options(Mode::Relay), false);
 }
 
 #[test]
 fn sockmap() {
-    torture("sockmap", options(Mode::Sockmap));
+    torture("sockmap", options(Mode::Sockmap), false);
 }
 
 /// Sessions enter the kernel in the middle of what they do.
 #[test]
 fn late_entry() {
     let entry = Entry::After(Duration::from_millis(30));
-    torture("late entry", Options { entry, ..options(Mode::Sockmap) });
+    torture("late entry", Options { entry, ..options(Mode::Sockmap) }, false);
+}
+
+/// The client's side, the server's or both speak TLS 1.2 or 1.3: the same plans, the same bytes
+/// and the same ends. An end in order is a close_notify and a FIN, for one direction as for both.
+/// A reset is TCP's: it arrives as one. A side that just closes its socket says no close_notify;
+/// the gateway takes that for an end, as without TLS, since whether a WebSocket ended too early
+/// is told by its frames.
+#[test]
+fn tls() {
+    torture("tls", options(Mode::Relay), true);
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -61,6 +73,7 @@ fn number(name: &str) -> Option<u64> {
 struct Run<'a> {
     bench: &'a Bench,
     seed: u64,
+    tls: bool,
     only: Option<u64>,
     end: Instant,
     stall_max: Duration,
@@ -69,9 +82,10 @@ struct Run<'a> {
     outcomes: Mutex<Vec<Outcome>>,
 }
 
-fn torture(name: &str, options: Options) {
+fn torture(name: &str, options: Options, tls: bool) {
     let Some(bench) = Bench::start(options) else { return };
-    let seconds = number("WSPROXY_TORTURE_SECONDS").unwrap_or(6) as f64 / 3.0;
+    let seconds =
+        number("WSPROXY_TORTURE_SECONDS").unwrap_or(2 * VARIANTS) as f64 / VARIANTS as f64;
     let time = Duration::from_secs_f64(seconds);
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = number("WSPROXY_TORTURE_SEED").unwrap_or(clock);
@@ -82,6 +96,7 @@ fn torture(name: &str, options: Options) {
     let run = Run {
         bench: &bench,
         seed,
+        tls,
         only: number("WSPROXY_TORTURE_PLAN"),
         end: started + time,
         stall_max: (time / 3).min(Duration::from_secs(2)),
@@ -114,6 +129,21 @@ fn torture(name: &str, options: Options) {
     assert!(left.is_some(), "{} descriptors instead of {before}", descriptors());
     if run.only.is_none() {
         check_paths(&bench, &outcomes);
+    }
+    if tls && run.only.is_none() {
+        check_sides(&outcomes);
+    }
+}
+
+/// TLS was at the client, at the server and at both.
+fn check_sides(outcomes: &[Outcome]) {
+    for sides in Plan::TLS {
+        let some: Vec<_> = outcomes.iter().filter(|o| o.plan.tls == sides).collect();
+        let old = some.iter().filter(|o| o.plan.old_tls).count();
+        let bytes = share(some.iter().copied()).total();
+        eprintln!("  TLS at {sides:?}: {} sessions ({old} of TLS 1.2), {bytes} bytes", some.len());
+        assert!(old > 0 && old < some.len(), "{sides:?}: {old} of {} by TLS 1.2", some.len());
+        assert!(bytes > 0, "no bytes where TLS is at {sides:?}");
     }
 }
 
@@ -221,7 +251,8 @@ impl Run<'_> {
     fn begin(&self) -> Torture {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let seed = self.only.unwrap_or_else(|| self.seed.wrapping_add(number));
-        Torture::start(self.bench, number, Plan::roll(seed, self.stall_max))
+        let plan = Plan::roll(seed, self.stall_max);
+        Torture::start(self.bench, number, if self.tls { plan.over_tls() } else { plan })
     }
 }
 

@@ -2,15 +2,17 @@
 //! never blocks.
 
 use std::{
-    io::{self, ErrorKind, Read, Write},
-    net::{Shutdown, TcpStream},
+    io::{self, ErrorKind},
     os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
 
 use rustix::event::PollFlags;
 
-use super::plan::{Gate, Side};
+use super::{
+    plan::{Gate, Side},
+    wire::Wire,
+};
 use crate::sessions::Stream;
 
 /// Bytes of one direction that a peer moves before others have their turn.
@@ -21,12 +23,12 @@ const CALLS: usize = 32;
 /// One end.
 #[derive(Debug)]
 pub struct Peer {
-    socket: Option<TcpStream>,
+    wire: Option<Wire>,
     side: Side,
     outgoing: Stream,
     incoming: Stream,
     incoming_seed: u64,
-    /// Bytes that the kernel took from us.
+    /// Bytes that the kernel took from us, or TLS.
     pub sent: u64,
     /// Bytes that came, all of them right.
     pub received: u64,
@@ -44,9 +46,9 @@ pub struct Peer {
     /// No FIN before.
     finish_from: Instant,
     reads: bool,
-    /// Our FIN is sent.
+    /// Our FIN is sent, under TLS behind a close_notify.
     pub finished: bool,
-    /// The other side's FIN has come.
+    /// The other side's FIN has come, under TLS behind a close_notify.
     pub ended: bool,
     /// When our FIN or reset went.
     pub left_at: Option<Instant>,
@@ -70,15 +72,15 @@ pub fn wrong_bytes(seed: u64, place: u64, found: &[u8]) -> String {
 }
 
 impl Peer {
-    /// The end that `side` describes on `socket`, with the seeds of the streams
+    /// The end that `side` describes on `wire`, with the seeds of the streams
     /// that it sends and receives; and what it has said in hand already.
     #[must_use]
-    pub fn new(socket: TcpStream, side: Side, seeds: [u64; 2]) -> (Self, Vec<u8>) {
+    pub fn new(wire: Wire, side: Side, seeds: [u64; 2]) -> (Self, Vec<u8>) {
         let sent = side.in_hand as u64;
         let mut outgoing = Stream::new(seeds[0]);
         let in_hand = outgoing.take(side.in_hand);
         let mut peer = Self {
-            socket: Some(socket),
+            wire: Some(wire),
             stall_at: side.reader.stall_every,
             finish_from: Instant::now() + side.life,
             side,
@@ -109,7 +111,7 @@ impl Peer {
     /// Nothing more will happen here.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.socket.is_none() || self.error.is_some() || (self.finished && self.ended)
+        self.wire.is_none() || self.error.is_some() || (self.finished && self.ended)
     }
 
     /// Sends what may be in the socket before the datapath has it.
@@ -144,12 +146,18 @@ impl Peer {
     /// Closes the socket, with a reset if wanted.
     pub fn close(&mut self, reset: bool) {
         self.left_at.get_or_insert_with(Instant::now);
-        if let Some(socket) = self.socket.take()
+        if let Some(wire) = self.wire.take()
             && reset
         {
-            let socket = socket2::Socket::from(socket);
+            let socket = socket2::Socket::from(wire.into_socket());
             socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER is there");
         }
+    }
+
+    /// The end is said, and maybe sent.
+    #[must_use]
+    pub fn finishes(&self) -> bool {
+        self.finished || self.wire.as_ref().is_some_and(Wire::is_finishing)
     }
 
     /// Everything is said, and the FIN is due.
@@ -165,12 +173,16 @@ impl Peer {
     /// Moves what can be moved; whether something was.
     ///
     /// # Errors
-    /// What was received is not what was sent.
+    /// What was received is not what was sent, or no TLS where it has to be.
     pub fn step(&mut self, now: Instant, buf: &mut [u8]) -> Result<bool, String> {
-        let before = (self.sent, self.received, self.finished, self.ended);
+        let state = |peer: &Self| {
+            let written = peer.wire.as_ref().map_or(0, Wire::written);
+            (peer.sent, peer.received, peer.finished, peer.ended, written)
+        };
+        let before = state(self);
         self.read(now, buf)?;
         self.write_some(now, SHARE);
-        Ok(before != (self.sent, self.received, self.finished, self.ended))
+        Ok(before != state(self))
     }
 
     /// What to wait for, and until when at most.
@@ -180,7 +192,9 @@ impl Peer {
         if self.reads && !self.ended && self.read_at.is_none() {
             flags |= PollFlags::IN;
         }
-        if self.sent_of_piece < self.piece.len() {
+        if self.sent_of_piece < self.piece.len()
+            || self.wire.as_ref().is_some_and(Wire::has_pending)
+        {
             flags |= PollFlags::OUT;
         }
         let finish = (!self.finished).then_some(self.finish_from);
@@ -188,7 +202,7 @@ impl Peer {
         let wake = [self.write_at, self.read_at, finish].into_iter().flatten().min();
         // A socket with nothing to wait for would still wake us by its hang-up, for ever.
         let watch = !flags.is_empty() && !self.is_done();
-        (self.socket.as_ref().filter(|_| watch).map(|s| (s.as_fd(), flags)), wake)
+        (self.wire.as_ref().filter(|_| watch).map(|w| (w.as_fd(), flags)), wake)
     }
 
     fn read(&mut self, now: Instant, buf: &mut [u8]) -> Result<(), String> {
@@ -201,9 +215,9 @@ impl Peer {
             if self.ended || self.error.is_some() {
                 return Ok(());
             }
-            let Some(socket) = &mut self.socket else { return Ok(()) };
+            let Some(wire) = &mut self.wire else { return Ok(()) };
             let chunk = self.side.reader.chunk.min(buf.len());
-            match socket.read(&mut buf[..chunk]) {
+            match wire.read(&mut buf[..chunk]) {
                 Ok(0) => self.ended = true,
                 Ok(n) => {
                     self.check(&buf[..n])?;
@@ -217,6 +231,8 @@ impl Peer {
                     self.read_at = (!pause.is_zero()).then(|| now + pause);
                 }
                 Err(e) if is_wait(&e) => return Ok(()),
+                // However a session ends, what comes is TLS up to its end.
+                Err(e) if e.kind() == ErrorKind::InvalidData => return Err(e.to_string()),
                 Err(e) => self.error = Some(e),
             }
         }
@@ -258,6 +274,11 @@ impl Peer {
     }
 
     fn write_some(&mut self, now: Instant, mut share: usize) {
+        if let Some(Err(e)) = self.wire.as_mut().map(Wire::flush)
+            && !is_wait(&e)
+        {
+            self.error.get_or_insert(e);
+        }
         for _ in 0..CALLS {
             if self.finished || self.error.is_some() || share == 0 {
                 return;
@@ -271,8 +292,8 @@ impl Peer {
                 self.outgoing.fill(&mut self.piece);
                 self.sent_of_piece = 0;
             }
-            let Some(socket) = &mut self.socket else { return };
-            match socket.write(&self.piece[self.sent_of_piece..]) {
+            let Some(wire) = &mut self.wire else { return };
+            match wire.write(&self.piece[self.sent_of_piece..]) {
                 Ok(n) => {
                     self.sent_of_piece += n;
                     self.sent += n as u64;
@@ -283,10 +304,11 @@ impl Peer {
             }
         }
         if self.would_finish(now)
-            && let Some(socket) = &self.socket
+            && let Some(wire) = &mut self.wire
         {
-            match socket.shutdown(Shutdown::Write) {
-                Ok(()) => {
+            match wire.finish() {
+                Ok(false) => {}
+                Ok(true) => {
                     self.finished = true;
                     self.left_at = Some(now);
                 }

@@ -168,6 +168,10 @@ pub struct Plan {
     pub hops: Hops,
     /// Client and server.
     pub sides: [Side; 2],
+    /// Which of them speak TLS.
+    pub tls: [bool; 2],
+    /// TLS 1.2 instead of TLS 1.3.
+    pub old_tls: bool,
     /// End.
     pub fate: Fate,
 }
@@ -240,8 +244,19 @@ impl Plan {
             Fate::Reset { side, .. } | Fate::Drop { side, .. } if tiny[1 - side] => Fate::Orderly,
             fate => fate,
         };
-        Self { seed, kind, hops, sides, fate }
+        Self { seed, kind, hops, sides, tls: [false; 2], old_tls: false, fate }
     }
+
+    /// The same with TLS at the client, the server or both, in turn.
+    #[must_use]
+    pub fn over_tls(mut self) -> Self {
+        self.tls = Self::TLS[(self.seed % 3) as usize];
+        self.old_tls = (self.seed / 3) % 2 == 1;
+        self
+    }
+
+    /// Where [`Self::over_tls`] puts TLS.
+    pub const TLS: [[bool; 2]; 3] = [[true, false], [false, true], [true, true]];
 }
 
 fn script_length(script: &[Message]) -> u64 {

@@ -2,20 +2,21 @@
 //! hold of it.
 
 use std::{
-    io::Read,
+    io::ErrorKind,
     net::TcpStream,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::BorrowedFd,
     time::{Duration, Instant},
 };
 
 use rustix::{event::PollFlags, net::sockopt};
 use wsproxy::datapath::{
-    ClientSocket, Ending, Endpoint, Handover, Path, SessionEnd, SessionMeta, Terms, UpstreamSocket,
+    ClientSocket, Ending, Handover, Path, SessionEnd, SessionMeta, Terms, UpstreamSocket,
 };
 
 use super::{
     peer::Peer,
     plan::{CLIENT, Fate, Plan, SERVER},
+    wire::{Wire, handshake},
 };
 use crate::sessions::{Bench, hop, wait_for};
 
@@ -49,22 +50,23 @@ pub struct Outcome {
 }
 
 /// Reads what the handshake's reader reads behind the bytes it has in hand.
-fn read_early(mut socket: &TcpStream, bytes: usize, in_hand: &mut Vec<u8>) {
-    socket.set_nonblocking(true).unwrap();
+fn read_early(ours: &mut Wire, bytes: usize, in_hand: &mut Vec<u8>) {
+    if bytes == 0 {
+        return;
+    }
     let before = in_hand.len();
     in_hand.resize(before + bytes, 0);
     // Nothing there yet: nothing is read.
-    let read = socket.read(&mut in_hand[before..]).unwrap_or(0);
+    let read = ours.read(&mut in_hand[before..]).unwrap_or(0);
     in_hand.truncate(before + read);
 }
 
-fn prepare(socket: TcpStream, send_buffer: Option<usize>) -> OwnedFd {
+fn prepare(socket: &TcpStream, send_buffer: Option<usize>) {
     socket.set_nonblocking(true).unwrap();
     socket.set_nodelay(true).unwrap();
     if let Some(bytes) = send_buffer {
-        sockopt::set_socket_send_buffer_size(&socket, bytes).unwrap();
+        sockopt::set_socket_send_buffer_size(socket, bytes).unwrap();
     }
-    socket.into()
 }
 
 fn prepare_peer(socket: &TcpStream, buffers: [Option<usize>; 2]) {
@@ -84,28 +86,38 @@ impl Torture {
     pub fn start(bench: &Bench, id: u64, plan: Plan) -> Self {
         let (client, ours_client, client_addr) = hop(plan.hops.client);
         let (ours_upstream, server, _) = hop(plan.hops.server);
+        // TLS is there already: a handshake that fails is for other tests.
+        let tls = plan.tls.map(|tls| match tls {
+            true => handshake(plan.old_tls).map(Some),
+            false => [None, None],
+        });
+        let [[client_tls, ours_client_tls], [ours_upstream_tls, server_tls]] = tls;
         let local = ours_upstream.local_addr().unwrap();
         let [client_side, server_side] = plan.sides.clone();
         prepare_peer(&client, client_side.buffers);
         prepare_peer(&server, server_side.buffers);
         let read = [client_side.read_early, server_side.read_early];
-        let client_buffer = client_side.our_send_buffer;
-        let server_buffer = server_side.our_send_buffer;
+        prepare(&ours_client, client_side.our_send_buffer);
+        prepare(&ours_upstream, server_side.our_send_buffer);
+        let [client, server] = [(client, client_tls), (server, server_tls)]
+            .map(|(socket, tls)| Wire::new(socket, tls));
+        let mut ours_client = Wire::new(ours_client, ours_client_tls);
+        let mut ours_upstream = Wire::new(ours_upstream, ours_upstream_tls);
         let seeds = [plan.seed, !plan.seed];
         let (mut client, mut early_to_upstream) = Peer::new(client, client_side, seeds);
         let (mut server, mut early_to_client) =
             Peer::new(server, server_side, [seeds[1], seeds[0]]);
         client.send_early();
         server.send_early();
-        read_early(&ours_client, read[CLIENT], &mut early_to_upstream);
-        read_early(&ours_upstream, read[SERVER], &mut early_to_client);
+        read_early(&mut ours_client, read[CLIENT], &mut early_to_upstream);
+        read_early(&mut ours_upstream, read[SERVER], &mut early_to_client);
         let place = wait_for(Duration::from_secs(20), || bench.datapath.reserve())
             .expect("a place for a session");
         bench.datapath.take_over(
             place,
             Handover {
-                client: ClientSocket(Endpoint::tcp(prepare(ours_client, client_buffer))),
-                upstream: UpstreamSocket(Endpoint::tcp(prepare(ours_upstream, server_buffer))),
+                client: ClientSocket(ours_client.into_endpoint()),
+                upstream: UpstreamSocket(ours_upstream.into_endpoint()),
                 early_to_upstream,
                 early_to_client,
                 meta: SessionMeta {
@@ -236,7 +248,7 @@ impl Torture {
         };
         let peer = &mut self.peers[side];
         // After its FIN a side can't break an orderly end any more.
-        let possible = self.broken.is_none() && !peer.finished;
+        let possible = self.broken.is_none() && !peer.finishes();
         let due = peer.sent + peer.received >= after || peer.would_finish(now);
         match self.plan.fate {
             Fate::Reset { .. } if possible && due => {
@@ -272,12 +284,17 @@ impl Torture {
                 return Err(format!("{received} of {sent} bytes arrived at side {to}"));
             }
         }
-        if let (Fate::Reset { side, .. }, Some(_)) = (self.plan.fate, self.broken)
-            && self.peers[1 - side].error.is_none()
-        {
-            return Err("a reset arrived as an orderly end".into());
+        let (Fate::Reset { side, .. }, Some(_)) = (self.plan.fate, self.broken) else {
+            return Ok(());
+        };
+        match &self.peers[1 - side].error {
+            None => Err("a reset arrived as an orderly end".into()),
+            // TLS has no resets of its own, and needs none: TCP's travels as without it.
+            Some(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                Err("a reset arrived as a FIN without a close_notify".into())
+            }
+            Some(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Does the datapath's report fit what both ends saw?
