@@ -51,7 +51,8 @@ fn late_entry() {
 }
 
 /// The client's side, the server's or both speak TLS 1.2 or 1.3: the same plans, the same bytes
-/// and the same ends. An end in order is a close_notify and a FIN, for one direction as for both.
+/// and the same ends. An end in order is a close_notify, for one direction as for both; the
+/// gateway sends a FIN behind it, and some clients and servers do.
 /// A reset is TCP's: it arrives as one. A side that just closes its socket says no close_notify;
 /// the gateway takes that for an end, as without TLS, since whether a WebSocket ended too early
 /// is told by its frames.

@@ -46,7 +46,7 @@ pub struct Peer {
     /// No FIN before.
     finish_from: Instant,
     reads: bool,
-    /// Our FIN is sent, under TLS behind a close_notify.
+    /// Our FIN is sent, under TLS a close_notify.
     pub finished: bool,
     /// The other side's FIN has come, under TLS behind a close_notify.
     pub ended: bool,

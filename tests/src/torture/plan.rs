@@ -172,6 +172,8 @@ pub struct Plan {
     pub tls: [bool; 2],
     /// TLS 1.2 instead of TLS 1.3.
     pub old_tls: bool,
+    /// Whose FIN does not come with the close_notify.
+    pub without_fin: [bool; 2],
     /// End.
     pub fate: Fate,
 }
@@ -244,7 +246,16 @@ impl Plan {
             Fate::Reset { side, .. } | Fate::Drop { side, .. } if tiny[1 - side] => Fate::Orderly,
             fate => fate,
         };
-        Self { seed, kind, hops, sides, tls: [false; 2], old_tls: false, fate }
+        Self {
+            seed,
+            kind,
+            hops,
+            sides,
+            tls: [false; 2],
+            old_tls: false,
+            without_fin: [false; 2],
+            fate,
+        }
     }
 
     /// The same with TLS at the client, the server or both, in turn.
@@ -252,6 +263,7 @@ impl Plan {
     pub fn over_tls(mut self) -> Self {
         self.tls = Self::TLS[(self.seed % 3) as usize];
         self.old_tls = (self.seed / 3) % 2 == 1;
+        self.without_fin = [(self.seed / 6) % 2 == 1, (self.seed / 12) % 2 == 1];
         self
     }
 

@@ -99,8 +99,14 @@ impl Torture {
         let read = [client_side.read_early, server_side.read_early];
         prepare(&ours_client, client_side.our_send_buffer);
         prepare(&ours_upstream, server_side.our_send_buffer);
-        let [client, server] = [(client, client_tls), (server, server_tls)]
-            .map(|(socket, tls)| Wire::new(socket, tls));
+        let [client, server] = [
+            (client, client_tls, plan.without_fin[CLIENT]),
+            (server, server_tls, plan.without_fin[SERVER]),
+        ]
+        .map(|(socket, tls, without_fin)| {
+            let wire = Wire::new(socket, tls);
+            if without_fin { wire.without_fin() } else { wire }
+        });
         let mut ours_client = Wire::new(ours_client, ours_client_tls);
         let mut ours_upstream = Wire::new(ours_upstream, ours_upstream_tls);
         let seeds = [plan.seed, !plan.seed];

@@ -35,8 +35,10 @@ struct Tls {
     connection: Connection,
     /// The other end's close_notify has come: nothing but its FIN may follow.
     notified: bool,
-    /// Our close_notify is on its way, the FIN is to follow.
+    /// Our close_notify is on its way, and the FIN behind it if there is to be one.
     finishing: bool,
+    /// No FIN before the socket is closed.
+    without_fin: bool,
     /// Bytes that the socket took.
     written: u64,
 }
@@ -47,9 +49,20 @@ impl Wire {
     pub fn new(socket: TcpStream, tls: Option<Connection>) -> Self {
         let tls = tls.map(|mut connection| {
             connection.set_buffer_limit(Some(MOST_PENDING));
-            Box::new(Tls { connection, notified: false, finishing: false, written: 0 })
+            let (notified, finishing, without_fin, written) = (false, false, false, 0);
+            Box::new(Tls { connection, notified, finishing, without_fin, written })
         });
         Self { socket, tls }
+    }
+
+    /// Ends under TLS with a close_notify alone, as many programs do: the FIN comes when the
+    /// socket is closed.
+    #[must_use]
+    pub fn without_fin(mut self) -> Self {
+        if let Some(tls) = &mut self.tls {
+            tls.without_fin = true;
+        }
+        self
     }
 
     /// The same connection as the datapath wants it, with what was read of it and not taken.
@@ -100,8 +113,9 @@ impl Wire {
             if !std::mem::replace(&mut tls.finishing, true) {
                 tls.connection.send_close_notify();
             }
-            if !tls.flush(&mut self.socket)? {
-                return Ok(false);
+            let flushed = tls.flush(&mut self.socket)?;
+            if !flushed || tls.without_fin {
+                return Ok(flushed);
             }
         }
         self.socket.shutdown(Shutdown::Write)?;
