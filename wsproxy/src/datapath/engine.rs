@@ -427,7 +427,7 @@ impl Engine {
         if flags.contains(EventFlags::ERR)
             && let Some(error) = session.socket_error(side)
         {
-            return self.end(slot, Cause::Broke { side, error });
+            return self.broke(slot, side, error, now);
         }
         let hung_up = flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
         if hung_up {
@@ -455,7 +455,7 @@ impl Engine {
                 Progress::Runs => {}
                 Progress::Finished => return self.end(slot, Cause::Finished),
                 Progress::Broken { side, error } => {
-                    return self.end(slot, Cause::Broke { side, error });
+                    return self.broke(slot, side, error, now);
                 }
             }
             let queue = match session.want(side) {
@@ -503,6 +503,19 @@ impl Engine {
             let due = session.deadline().unwrap_or(deadline);
             self.next_sweep = self.next_sweep.min(due);
             self.run_lanes(slot, [true; 2], now, false);
+        }
+    }
+
+    fn broke(&mut self, slot: u32, side: usize, error: io::Error, now: u64) {
+        let deadline = Instant::now() + self.shared.options.drain;
+        let Some(session) = self.session(slot) else { return };
+        match session.break_off(side, error, deadline) {
+            Some(cause) => self.end(slot, cause),
+            None => {
+                let due = session.deadline().unwrap_or(deadline);
+                self.next_sweep = self.next_sweep.min(due);
+                self.run_lanes(slot, [true; 2], now, false);
+            }
         }
     }
 

@@ -63,6 +63,14 @@ struct Closing {
     deadline: Instant,
 }
 
+/// A side broke after it had ended in order; the other one is still to get what TLS holds for it.
+#[derive(Debug)]
+struct BrokenOff {
+    /// The side that broke.
+    side: usize,
+    error: Option<io::Error>,
+}
+
 /// What became of a session after it ran.
 #[derive(Debug)]
 pub(super) enum Progress {
@@ -106,6 +114,7 @@ pub(super) struct Session {
     before: [Carried; 2],
     first_finished: Option<usize>,
     closing: Option<Closing>,
+    broken_off: Option<Box<BrokenOff>>,
     /// Lanes that the last sweep found given back without a word.
     suspects: [bool; 2],
     /// S has hung up: epoll tells that once, so no short read may be taken for an empty
@@ -118,6 +127,13 @@ pub(super) struct Session {
 fn carried(record: &SharedDirection) -> Carried {
     use std::sync::atomic::Ordering::Relaxed;
     Carried { kernel: record.kernel_bytes.load(Relaxed), relay: record.relay_bytes.load(Relaxed) }
+}
+
+/// Reads of one turn whose bytes are thrown away.
+const READS_PER_TURN: usize = 16;
+
+fn broke(side: usize) -> Ending {
+    if side == CLIENT { Ending::ClientBroke } else { Ending::UpstreamBroke }
 }
 
 /// A limit in ms, at least 1 where there is one: small, since every session has it.
@@ -165,6 +181,7 @@ impl Session {
             before: records.map(carried),
             first_finished: None,
             closing: None,
+            broken_off: None,
             suspects: [false; 2],
             hung_up: [false; 2],
             queued: [false; 2],
@@ -262,6 +279,9 @@ impl Session {
         now: u64,
         rest: bool,
     ) -> Progress {
+        if let Some(broken) = self.broken_off.as_ref().map(|broken| broken.side) {
+            return self.say_the_rest(broken, side, buf);
+        }
         let record = records(shared, self.place.slot())[side];
         if self.inside[side] && record.broken.load(std::sync::atomic::Ordering::Relaxed) != 0 {
             let error = io::Error::other("the kernel could not cut off a retransmission");
@@ -295,6 +315,46 @@ impl Session {
         }
         let all_ended = self.lanes.iter().all(Lane::is_ended);
         if all_ended && !pending.contains(&true) { Progress::Finished } else { Progress::Runs }
+    }
+
+    /// A side broke: whether the session is over. It is not while the other side is still to get
+    /// what was said in order before; by `deadline` it is.
+    pub(super) fn break_off(
+        &mut self,
+        side: usize,
+        error: io::Error,
+        deadline: Instant,
+    ) -> Option<Cause> {
+        if let Some(first) = &mut self.broken_off {
+            let error = first.error.take().unwrap_or(error);
+            return Some(Cause::Broke { side: first.side, error });
+        }
+        let other = 1 - side;
+        if !self.lanes[side].is_finished() || !self.ends[other].has_pending() {
+            return Some(Cause::Broke { side, error });
+        }
+        self.wants[side] = Want::Writable;
+        self.wants[other] = Want::Readable;
+        self.closing.get_or_insert(Closing { why: broke(side), deadline });
+        self.broken_off = Some(Box::new(BrokenOff { side, error: Some(error) }));
+        None
+    }
+
+    /// Writes what TLS holds for the side that is not `broken`, and throws away what that says:
+    /// a socket that is closed with unread bytes resets, and what was written is lost.
+    fn say_the_rest(&mut self, broken: usize, side: usize, buf: &mut [u8]) -> Progress {
+        let end = &mut self.ends[1 - broken];
+        if side != broken {
+            let reads = (0..READS_PER_TURN).take_while(|_| end.recv(buf).is_ok_and(|n| n > 0));
+            let all = reads.count() == READS_PER_TURN;
+            self.wants[side] = if all { Want::Turn } else { Want::Readable };
+        }
+        if end.flush().is_ok() && end.has_pending() {
+            return Progress::Runs;
+        }
+        let error = self.broken_off.as_mut().and_then(|broken| broken.error.take());
+        let error = error.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into());
+        Progress::Broken { side: broken, error }
     }
 
     /// What the lane that reads from `side` waits for.
@@ -460,8 +520,7 @@ impl Session {
         match (cause, self.closing) {
             (Cause::Failed(_), _) => Ending::Failed,
             (_, Some(closing)) => closing.why,
-            (Cause::Broke { side: CLIENT, .. }, None) => Ending::ClientBroke,
-            (Cause::Broke { .. }, None) => Ending::UpstreamBroke,
+            (Cause::Broke { side, .. }, None) => broke(*side),
             (Cause::Finished | Cause::Late, None) => match self.first_finished {
                 Some(UPSTREAM) => Ending::UpstreamFinished,
                 _ => Ending::ClientFinished,
