@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::task::AtomicWaker;
 use hyper::rt::ReadBufCursor;
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
@@ -72,9 +71,8 @@ pub(super) struct Shared {
     finished: AtomicBool,
     /// So did a reset: it will not listen either.
     broke: AtomicBool,
-    /// To be woken when nothing is in flight any more: the library relies on whoever told it
-    /// that there is nothing to read.
-    reader: AtomicWaker,
+    /// A request was answered since this was last asked.
+    answered: AtomicBool,
 }
 
 /// A request that is being answered.
@@ -105,6 +103,12 @@ impl Shared {
         self.stopped.load(Ordering::SeqCst) && self.in_flight.load(Ordering::SeqCst) == 0
     }
 
+    /// Whether a request was answered since this was last asked: the library has been told that
+    /// there is nothing to read, relies on that, and should ask again.
+    pub(super) fn was_answered(&self) -> bool {
+        self.answered.swap(false, Ordering::SeqCst)
+    }
+
     fn is_answering(&self) -> bool {
         self.in_flight.load(Ordering::SeqCst) > 0
     }
@@ -117,7 +121,7 @@ impl Shared {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
-        self.0.reader.wake();
+        self.0.answered.store(true, Ordering::SeqCst);
     }
 }
 
@@ -245,14 +249,9 @@ impl Guard {
         Poll::Ready(Ok(buf.filled().len()))
     }
 
-    /// Whether the next request waits for the end of one in flight. Whoever reads is woken then.
-    fn is_behind_a_request(&self, cx: &Context<'_>) -> bool {
-        if !matches!(self.state, State::Head) || !self.shared.is_answering() {
-            return false;
-        }
-        self.shared.reader.register(cx.waker());
-        // Once more: its end may have come before the registration.
-        self.shared.is_answering()
+    /// Whether the next request waits for the end of one in flight.
+    fn is_behind_a_request(&self) -> bool {
+        matches!(self.state, State::Head) && self.shared.is_answering()
     }
 
     /// Reads behind a request in flight: the end of the connection is news for who waits for the
@@ -317,7 +316,7 @@ impl hyper::rt::Read for Guard {
                     }
                 },
             }
-            if this.is_behind_a_request(cx) {
+            if this.is_behind_a_request() {
                 ready!(this.poll_behind(cx));
                 continue;
             }

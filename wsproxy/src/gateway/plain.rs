@@ -87,6 +87,9 @@ pub(super) async fn serve(
             if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
                 return Poll::Ready(ended);
             }
+            if shared.was_answered() {
+                continue;
+            }
             if stopping {
                 return Poll::Pending;
             }
