@@ -223,6 +223,21 @@ pub fn reset_behind_fin(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_int(socket, libc::IPPROTO_TCP, libc::TCP_LINGER2, -1)
 }
 
+/// `ioctl(SIOCOUTQ)`: bytes that the peer has not acknowledged, its FIN among them (tcp(7)); of a
+/// Unix socket those that it has not read.
+///
+/// # Errors
+/// What `ioctl(2)` says.
+pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u32::try_from(bytes).unwrap_or(0))
+}
+
 /// `setsockopt(IP_BIND_ADDRESS_NO_PORT, 1)`, for IPv6 too: `bind` to port 0 takes the address
 /// alone, and `connect` a port that is free towards that peer (ip(7)).
 ///

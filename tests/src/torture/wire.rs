@@ -75,6 +75,12 @@ impl Wire {
         }
     }
 
+    /// The socket under it.
+    #[must_use]
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
     /// The socket under it, without what TLS has still to say.
     #[must_use]
     pub fn into_socket(self) -> TcpStream {

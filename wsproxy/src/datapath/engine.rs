@@ -35,6 +35,8 @@ use super::{
 const BATCH: usize = 256;
 /// Time limits and lost notifications are looked for this often.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Pause before a socket is asked again whether all it sent has been acknowledged: no event tells.
+const ACKNOWLEDGED: Duration = Duration::from_millis(10);
 /// Pause before bytes on their way inside the kernel are looked for again.
 const MOMENT: Duration = Duration::from_micros(500);
 /// Pause before a session that must enter, but cannot just now, is looked at again.
@@ -180,6 +182,8 @@ struct Engine {
     newcomers: VecDeque<(Instant, u32, u64)>,
     /// Sessions that are to enter the kernel as soon as there is time.
     entering: VecDeque<(u32, u64)>,
+    /// Sessions that one side has broken off, by slot and number, and when to look at them again.
+    last_words: VecDeque<(Instant, u32, u64)>,
     batches: Batches,
     next_sweep: Instant,
     draining: Option<Instant>,
@@ -217,6 +221,7 @@ impl Engine {
             queues: Default::default(),
             newcomers: VecDeque::new(),
             entering: VecDeque::new(),
+            last_words: VecDeque::new(),
             batches: Batches::default(),
             next_sweep: Instant::now() + SWEEP,
             draining: None,
@@ -259,6 +264,7 @@ impl Engine {
             let clock = Instant::now();
             self.look_at_newcomers(clock, now);
             self.enter_some(now);
+            self.look_at_last_words(clock, now);
             if clock >= self.next_sweep {
                 self.sweep(now);
             }
@@ -276,8 +282,9 @@ impl Engine {
         } else if !self.queues[LATER].is_empty() {
             MOMENT
         } else if self.count > 0 {
-            let first = self.newcomers.front().map(|(due, ..)| *due);
-            let due = first.map_or(self.next_sweep, |due| due.min(self.next_sweep));
+            let first = |list: &VecDeque<(Instant, u32, u64)>| list.front().map(|(due, ..)| *due);
+            let firsts = [first(&self.newcomers), first(&self.last_words)].into_iter().flatten();
+            let due = firsts.fold(self.next_sweep, Instant::min);
             due.saturating_duration_since(Instant::now())
         } else {
             return None;
@@ -513,8 +520,26 @@ impl Engine {
             Some(cause) => self.end(slot, cause),
             None => {
                 let due = session.deadline().unwrap_or(deadline);
+                let again = (Instant::now() + ACKNOWLEDGED, slot, session.id());
                 self.next_sweep = self.next_sweep.min(due);
+                self.last_words.push_back(again);
                 self.run_lanes(slot, [true; 2], now, false);
+            }
+        }
+    }
+
+    /// Asks the sessions that one side has broken off whether the other one has got everything.
+    fn look_at_last_words(&mut self, clock: Instant, now: u64) {
+        while let Some(&(due, slot, id)) = self.last_words.front()
+            && due <= clock
+        {
+            self.last_words.pop_front();
+            let waits = |engine: &mut Self| engine.session(slot).is_some_and(|s| s.id() == id);
+            if waits(self) {
+                self.run_lanes(slot, [true; 2], now, false);
+                if waits(self) {
+                    self.last_words.push_back((clock + ACKNOWLEDGED, slot, id));
+                }
             }
         }
     }

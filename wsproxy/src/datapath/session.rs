@@ -63,7 +63,7 @@ struct Closing {
     deadline: Instant,
 }
 
-/// A side broke after it had ended in order; the other one is still to get what TLS holds for it.
+/// A side broke after it had ended in order; the other one has not got all of it yet.
 #[derive(Debug)]
 struct BrokenOff {
     /// The side that broke.
@@ -330,7 +330,7 @@ impl Session {
             return Some(Cause::Broke { side: first.side, error });
         }
         let other = 1 - side;
-        if !self.lanes[side].is_finished() || !self.ends[other].has_pending() {
+        if !self.lanes[side].is_finished() || self.has_got_all(other) {
             return Some(Cause::Broke { side, error });
         }
         self.wants[side] = Want::Writable;
@@ -340,8 +340,15 @@ impl Session {
         None
     }
 
+    /// Whether everything written to this side has been acknowledged, or nothing can be any more.
+    fn has_got_all(&self, side: usize) -> bool {
+        let end = &self.ends[side];
+        !end.has_pending() && !sys::unacknowledged(end.as_fd()).is_ok_and(|bytes| bytes > 0)
+    }
+
     /// Writes what TLS holds for the side that is not `broken`, and throws away what that says:
-    /// a socket that is closed with unread bytes resets, and what was written is lost.
+    /// a socket that is closed with unread bytes, or gets some afterwards, resets, and what it
+    /// was still to send is lost (`__tcp_close`, `tcp_rcv_state_process`).
     fn say_the_rest(&mut self, broken: usize, side: usize, buf: &mut [u8]) -> Progress {
         let end = &mut self.ends[1 - broken];
         if side != broken {
@@ -349,7 +356,7 @@ impl Session {
             let all = reads.count() == READS_PER_TURN;
             self.wants[side] = if all { Want::Turn } else { Want::Readable };
         }
-        if end.flush().is_ok() && end.has_pending() {
+        if end.flush().is_ok() && !self.has_got_all(1 - broken) {
             return Progress::Runs;
         }
         let error = self.broken_off.as_mut().and_then(|broken| broken.error.take());
