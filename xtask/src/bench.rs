@@ -14,30 +14,67 @@ const OUT: &str = "target/bench";
 const WITH_NAMES: &str = "bench-tool";
 /// Where the documents keep the plots.
 const PLOTS: &str = "docs/benchmarks";
-/// What is between these lines is the newest run's.
-const BEGIN: &str = "<!-- newest run: written by `cargo xtask bench --publish` -->";
-const END: &str = "<!-- end of the newest run -->";
+const BENCHMARKS: &str = "docs/BENCHMARKS.md";
+
+/// What is between these two lines of a document is the newest run's.
+struct Marks {
+    begin: &'static str,
+    end: &'static str,
+}
+
+const RUN: Marks = Marks {
+    begin: "<!-- newest run: written by `cargo xtask bench --publish` -->",
+    end: "<!-- end of the newest run -->",
+};
+const GATEWAY: Marks = Marks {
+    begin: "<!-- newest run: written by `cargo xtask bench --gateway --publish` -->",
+    end: "<!-- end of the newest run of the gateway -->",
+};
 
 /// Runs the benchmark with further arguments for `wsproxy-bench run`.
 pub fn main(quick: bool, publish: bool, arguments: &[String]) -> Result<()> {
+    build()?;
+    let mut bench = bench("run");
+    let peers = setup::default_folder();
+    if peers.join("node_modules/ws").exists() {
+        bench.arg("--peers").arg(&peers);
+    }
+    run(bench, quick, arguments)?;
+    if publish { self::publish() } else { Ok(()) }
+}
+
+/// Measures handshakes, plain requests and idle sessions beside nginx, with further arguments for
+/// `wsproxy-bench gateway`.
+pub fn gateway(quick: bool, publish: bool, arguments: &[String]) -> Result<()> {
+    build()?;
+    run(bench("gateway"), quick, arguments)?;
+    if !publish {
+        return Ok(());
+    }
+    let report = read(&shell::root().join(OUT).join("gateway.md"))?;
+    put(&shell::root().join(BENCHMARKS), &GATEWAY, &report)
+}
+
+fn build() -> Result<()> {
     shell::run(shell::cargo().args(["build", "--release", "--locked"]).args([
         "--package",
         "wsproxy",
         "--package",
         "wsproxy-bench",
-    ]))?;
+    ]))
+}
+
+fn bench(command: &str) -> Command {
     let mut bench = Command::new(shell::root().join("target/release/wsproxy-bench"));
-    bench.current_dir(shell::root()).args(["run", "--out", OUT]);
-    let peers = setup::default_folder();
-    if peers.join("node_modules/ws").exists() {
-        bench.arg("--peers").arg(&peers);
-    }
+    bench.current_dir(shell::root()).args([command, "--out", OUT]);
+    bench
+}
+
+fn run(mut bench: Command, quick: bool, arguments: &[String]) -> Result<()> {
     if quick {
         bench.arg("--quick");
     }
-    bench.args(arguments);
-    shell::run(&mut bench)?;
-    if publish { self::publish() } else { Ok(()) }
+    shell::run(bench.args(arguments))
 }
 
 /// Counts the instructions of the pure parts under callgrind.
@@ -66,8 +103,8 @@ fn publish() -> Result<()> {
         }
     }
     let report = read(&out.join("report.md"))?.replace("](", "](benchmarks/");
-    put(&shell::root().join("docs/BENCHMARKS.md"), &report)?;
-    put(&shell::root().join("README.md"), &read(&out.join("extract.md"))?)
+    put(&shell::root().join(BENCHMARKS), &RUN, &report)?;
+    put(&shell::root().join("README.md"), &RUN, &read(&out.join("extract.md"))?)
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -75,17 +112,19 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Replaces what is between the two lines of a document.
-fn put(path: &Path, text: &str) -> Result<()> {
+fn put(path: &Path, marks: &Marks, text: &str) -> Result<()> {
     let name = path.display();
-    let replaced = between(&read(path)?, text).with_context(|| format!("{name}: the marks"))?;
+    let replaced =
+        between(&read(path)?, marks, text).with_context(|| format!("{name}: the marks"))?;
     fs::write(path, replaced).with_context(|| name.to_string())
 }
 
-fn between(document: &str, text: &str) -> Result<String> {
-    let (before, rest) = document.split_once(BEGIN).context("there is no line of the beginning")?;
-    let (old, after) = rest.split_once(END).context("there is no line of the end")?;
-    ensure!(!old.contains(BEGIN), "two beginnings");
-    Ok(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", text.trim()))
+fn between(document: &str, marks: &Marks, text: &str) -> Result<String> {
+    let Marks { begin, end } = marks;
+    let (before, rest) = document.split_once(begin).context("there is no line of the beginning")?;
+    let (old, after) = rest.split_once(end).context("there is no line of the end")?;
+    ensure!(!old.contains(begin), "two beginnings");
+    Ok(format!("{before}{begin}\n\n{}\n\n{end}{after}", text.trim()))
 }
 
 #[cfg(test)]
@@ -94,9 +133,22 @@ mod tests {
 
     #[test]
     fn only_what_is_between_the_marks_is_replaced() {
-        let document = format!("a\n{BEGIN}\nold\n{END}\nz\n");
-        let new = between(&document, "new\n").expect("the marks are there");
-        assert_eq!(new, format!("a\n{BEGIN}\n\nnew\n\n{END}\nz\n"));
-        assert!(between("nothing", "new").is_err());
+        let section = |marks: &Marks, text: &str| format!("{}{text}{}", marks.begin, marks.end);
+        let gateway = section(&GATEWAY, "\nold\n");
+        let document = format!("a\n{}\nb\n{gateway}\nz\n", section(&RUN, "\nold\n"));
+        let new = between(&document, &RUN, "new\n").expect("the marks are there");
+        let replaced = format!("a\n{}\nb\n{gateway}\nz\n", section(&RUN, "\n\nnew\n\n"));
+        assert_eq!(new, replaced);
+        let new = between(&document, &GATEWAY, "new\n").expect("the marks are there");
+        assert_eq!(new, document.replace(&gateway, &section(&GATEWAY, "\n\nnew\n\n")));
+        assert!(between("nothing", &RUN, "new").is_err());
+    }
+
+    #[test]
+    fn the_documents_have_the_marks() {
+        for (path, marks) in [("README.md", RUN), (BENCHMARKS, RUN), (BENCHMARKS, GATEWAY)] {
+            let document = read(&shell::root().join(path)).expect("it is there");
+            assert!(between(&document, &marks, "new").is_ok(), "{path}: {}", marks.begin);
+        }
     }
 }

@@ -69,9 +69,13 @@ enum Command {
         /// A few small scenarios, once
         #[arg(long)]
         quick: bool,
-        /// Put the run into docs/BENCHMARKS.md and the README
+        /// Put the run into docs/BENCHMARKS.md and, unless it is that of `--gateway`, the README
         #[arg(long, conflicts_with_all = ["quick", "instructions"])]
         publish: bool,
+        /// Measure handshakes, plain requests and idle sessions beside nginx instead, with and
+        /// without TLS; the report is target/bench/gateway.md
+        #[arg(long, conflicts_with = "instructions")]
+        gateway: bool,
         /// Count the instructions of the pure parts under callgrind instead, and compare them
         /// with the committed counts
         #[arg(long, conflicts_with = "quick")]
@@ -79,7 +83,7 @@ enum Command {
         /// Write the counts instead of comparing them
         #[arg(long, requires = "instructions")]
         update: bool,
-        /// Further arguments: see `target/release/wsproxy-bench run --help`
+        /// Further arguments: see `target/release/wsproxy-bench run --help`, or `gateway --help`
         #[arg(last = true)]
         arguments: Vec<String>,
     },
@@ -107,6 +111,9 @@ fn main() -> ExitCode {
         Command::Setup { dir } => setup::main(dir),
         Command::Fuzz { seconds, target } => fuzz::main(target, seconds),
         Command::Bench { instructions: true, update, .. } => bench::instructions(update),
+        Command::Bench { gateway: true, quick, publish, arguments, .. } => {
+            bench::gateway(quick, publish, &arguments)
+        }
         Command::Bench { quick, publish, arguments, .. } => bench::main(quick, publish, &arguments),
         Command::Test { long, torture_seconds } => {
             test::main(torture_seconds.unwrap_or(if long { 600 } else { 20 }))

@@ -144,7 +144,8 @@ fn quick_benchmark(kernel: bool) -> Result<Outcome> {
     if !missing.is_empty() {
         return Ok(Outcome::Skipped(format!("not installed: {}", missing.join(", "))));
     }
-    bench::main(true, false, &[]).map(|()| Outcome::Passed)
+    bench::main(true, false, &[])?;
+    bench::gateway(true, false, &[]).map(|()| Outcome::Passed)
 }
 
 /// A cargo command on the locked release build.

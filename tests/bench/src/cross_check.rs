@@ -66,6 +66,7 @@ pub fn run(
         upstream: None,
         warm_up: Duration::from_millis(100),
         measured,
+        processes: Vec::new(),
     };
     let messages = Messages { payloads: vec![PAYLOAD], sessions: 1, rate: None };
     let ours = site.at_client(|| messages::run(&target, &messages))?;

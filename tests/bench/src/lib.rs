@@ -3,6 +3,7 @@
 pub mod awake;
 pub mod contender;
 pub mod cross_check;
+pub mod gateway;
 pub mod instructions;
 pub mod load;
 pub mod machine;

@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 
 use anyhow::{Context as _, Result};
 
-use crate::poll::now;
+use crate::{poll::now, results::Environment};
 
 /// Ticks of `/proc/stat` in a second (USER_HZ, 100 on every Linux).
 const TICKS: f64 = 100.0;
@@ -61,13 +61,42 @@ impl Cpu {
     }
 }
 
+/// User and system time that processes spent in all of their threads so far, in s. Work that the
+/// kernel does for them in softirqs of others and in its own threads is not in it.
+///
+/// # Errors
+/// A process that is gone.
+pub fn spent_by(processes: &[u32]) -> Result<f64> {
+    let mut ticks = 0;
+    for process in processes {
+        let path = format!("/proc/{process}/stat");
+        let stat = fs::read_to_string(&path).with_context(|| path.clone())?;
+        ticks += own_ticks(&stat).with_context(|| format!("{path} has no times"))?;
+    }
+    Ok(ticks as f64 / TICKS)
+}
+
+/// utime and stime are fields 14 and 15 (proc_pid_stat(5)); the second one, the name in brackets,
+/// may hold spaces and brackets itself.
+fn own_ticks(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut times = after_name.split_whitespace().skip(11);
+    let user: u64 = times.next()?.parse().ok()?;
+    let system: u64 = times.next()?.parse().ok()?;
+    Some(user + system)
+}
+
 /// Memory in use.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Used {
     /// Of some processes, each shared page in proportion, in KiB.
     pub user_kib: f64,
-    /// Of the kernel, whole machine, in KiB.
+    /// Of the kernel, whole machine, in KiB. Free pages that a CPU keeps for itself are in it,
+    /// some MiB that come and go.
     pub kernel_kib: f64,
+    /// Of that, the objects that the kernel allocates (slab): sockets, files, small buffers, what
+    /// BPF keeps for a socket; in KiB.
+    pub slab_kib: f64,
 }
 
 impl Used {
@@ -89,7 +118,8 @@ impl Used {
         for line in ["MemFree:", "Buffers:", "Cached:", "AnonPages:", "SwapCached:"] {
             kernel_kib -= field(&text, line).unwrap_or(0.0);
         }
-        Ok(Self { user_kib, kernel_kib })
+        let slab_kib = field(&text, "Slab:").context("no Slab in /proc/meminfo")?;
+        Ok(Self { user_kib, kernel_kib, slab_kib })
     }
 }
 
@@ -117,6 +147,19 @@ pub fn cpu() -> String {
     format!("{count} x {model}")
 }
 
+/// The machine on this day; nothing of a run yet.
+#[must_use]
+pub fn environment() -> Environment {
+    let line = |program, arguments: &[&str]| first_line_of(program, arguments).unwrap_or_default();
+    Environment {
+        date: line("date", &["-u", "+%F"]),
+        kernel: line("uname", &["-srm"]),
+        cpu: cpu(),
+        memory_mib: memory_mib(),
+        ..Environment::default()
+    }
+}
+
 /// Of the machine, in MiB.
 #[must_use]
 pub fn memory_mib() -> u64 {
@@ -139,8 +182,17 @@ mod tests {
     }
 
     #[test]
+    fn own_time_is_user_and_system_time() {
+        let stat = "7 (a (b) c) S 1 7 7 0 -1 4194560 100 0 3 0 250 50 9 9 20 0 3 0 1 2 3";
+        assert_eq!(own_ticks(stat), Some(300));
+        assert_eq!(own_ticks("7 (cut) S 1 7 7 0 -1"), None);
+        assert!(spent_by(&[std::process::id()]).is_ok_and(|seconds| seconds >= 0.0));
+        assert!(spent_by(&[u32::MAX]).is_err(), "no such process");
+    }
+
+    #[test]
     fn this_process_uses_memory() {
         let used = Used::now(&[std::process::id()]).expect("we are alive");
-        assert!(used.user_kib > 100.0 && used.kernel_kib > 0.0);
+        assert!(used.user_kib > 100.0 && used.kernel_kib > used.slab_kib && used.slab_kib > 0.0);
     }
 }

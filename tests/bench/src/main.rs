@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use wsproxy_bench::{
     contender::Kind,
-    instructions,
+    gateway, instructions,
     load::{
         Target,
         messages::{self, Messages},
@@ -29,6 +29,9 @@ struct Cli {
 enum Command {
     /// Measure all contenders in all scenarios; needs root
     Run(RunArguments),
+    /// Measure wsproxy beside nginx in handshakes, plain requests and idle sessions, with and
+    /// without TLS; needs root
+    Gateway(GatewayArguments),
     /// Count the instructions of the pure parts under callgrind and compare them with the
     /// committed counts
     Instructions {
@@ -98,10 +101,36 @@ struct RunArguments {
     out: PathBuf,
 }
 
+#[derive(Args)]
+struct GatewayArguments {
+    /// One short round with few idle sessions: shows that everything works, not how fast it is
+    #[arg(long)]
+    quick: bool,
+    /// Rounds: both are measured once in each
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Length of a measurement, in s
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Idle sessions
+    #[arg(long, default_value_t = 8000)]
+    sessions: usize,
+    /// Only measurements whose name contains this; may be given again
+    #[arg(long)]
+    only: Vec<String>,
+    /// The wsproxy under test [default: the one beside this program]
+    #[arg(long)]
+    wsproxy: Option<PathBuf>,
+    /// Where the results go
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+}
+
 fn main() -> ExitCode {
     let _in_force = wsproxy::limits::raise_descriptors(0);
     let done = match Cli::parse().command {
         Command::Run(arguments) => run(arguments),
+        Command::Gateway(arguments) => gateway(arguments),
         Command::Instructions { update } => instructions::run(update),
         Command::Pure { name } => pure::run(&name),
         Command::Upstream { listen } => Upstream::start(listen).map(Upstream::join),
@@ -111,6 +140,7 @@ fn main() -> ExitCode {
                 upstream: None,
                 warm_up: Duration::from_millis(500),
                 measured: Duration::from_secs_f64(seconds),
+                processes: Vec::new(),
             };
             let messages = Messages { payloads: vec![payload], sessions, rate };
             messages::run(&target, &messages).and_then(|figures| {
@@ -161,6 +191,29 @@ fn run(arguments: RunArguments) -> Result<()> {
     println!("the whole report: {}", arguments.out.join("report.md").display());
     // Numbers are no failure, a contender that could not be measured is one.
     let failures = result.cells.iter().map(|cell| cell.failures.len()).sum::<usize>();
+    ensure!(failures == 0, "{failures} measurements failed: see above");
+    Ok(())
+}
+
+fn gateway(arguments: GatewayArguments) -> Result<()> {
+    let quick = arguments.quick;
+    std::fs::create_dir_all(&arguments.out)?;
+    let plan = gateway::Plan {
+        rounds: if quick { 1 } else { arguments.rounds },
+        measured: Duration::from_secs_f64(if quick { 0.5 } else { arguments.seconds }),
+        warm_up: Duration::from_millis(if quick { 100 } else { 500 }),
+        sessions: if quick { 200 } else { arguments.sessions },
+        only: arguments.only,
+        wsproxy: std::path::absolute(arguments.wsproxy.map_or_else(run::wsproxy, Ok)?)?,
+        folder: std::path::absolute(arguments.out.join("gateway"))?,
+    };
+    let result = gateway::run(&plan)?;
+    let document = gateway::document(&result);
+    let path = arguments.out.join("gateway.md");
+    std::fs::write(&path, &document)?;
+    println!("{document}\nalso in {}", path.display());
+    // Numbers are no failure, a contender that could not be measured is one.
+    let failures = result.measured.iter().map(|measured| measured.failures.len()).sum::<usize>();
     ensure!(failures == 0, "{failures} measurements failed: see above");
     Ok(())
 }

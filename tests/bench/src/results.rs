@@ -78,6 +78,9 @@ pub struct Figures {
     pub bytes: u64,
     /// CPU time of the whole machine that was not idle, in s (`/proc/stat`); 0: not known.
     pub cpu_seconds: f64,
+    /// Of that, user and system time of the contender's own processes, in s.
+    #[serde(default)]
+    pub own_cpu_seconds: f64,
     /// Of one message, where the scenario has a latency.
     pub latency: Option<Latency>,
     /// Memory, where the scenario is about memory.
@@ -109,6 +112,9 @@ pub struct Memory {
     pub user_kib: f64,
     /// Of the kernel for the whole machine (slab, socket buffers), both peers' sockets included, in KiB.
     pub kernel_kib: f64,
+    /// Of that, slab, in KiB.
+    #[serde(default)]
+    pub slab_kib: f64,
 }
 
 /// One measurement by our load generator and by a third party's, over the same way.

@@ -62,17 +62,10 @@ pub fn run(plan: &Plan) -> Result<Run> {
 }
 
 fn environment(plan: &Plan) -> Environment {
-    let line = |program, arguments: &[&str]| {
-        machine::first_line_of(program, arguments).unwrap_or_default()
-    };
     Environment {
-        date: line("date", &["-u", "+%F"]),
-        kernel: line("uname", &["-srm"]),
-        cpu: machine::cpu(),
-        memory_mib: machine::memory_mib(),
         seconds: plan.measured.as_secs_f64(),
         rounds: plan.rounds,
-        ..Environment::default()
+        ..machine::environment()
     }
 }
 
@@ -153,15 +146,16 @@ fn measure(
     contender: &Contender,
     scenario: &Scenario,
 ) -> Result<Figures> {
+    let processes = contender.processes();
     let target = Target {
         address: contender.address,
         upstream: Some(upstream.counters.clone()),
         warm_up: plan.warm_up,
         measured: plan.measured,
+        processes: processes.clone(),
     };
     let wrong_before = upstream.counters.wrong.load(Ordering::Relaxed);
     let carried_before = contender.carried(site);
-    let processes = contender.processes();
     let figures = site.at_client(|| scenario.run(&target, &processes));
     settle(upstream);
     let mut figures = figures?;
@@ -224,7 +218,8 @@ fn note(
     }
 }
 
-fn line(figures: &Figures) -> String {
+/// What was measured, for the one who waits.
+pub(crate) fn line(figures: &Figures) -> String {
     let mut words = Vec::new();
     if figures.seconds > 0.0 {
         let rate = figures.messages as f64 / figures.seconds;
@@ -239,7 +234,8 @@ fn line(figures: &Figures) -> String {
     if let Some(memory) = figures.memory {
         let per = |kib: f64| kib / memory.sessions.max(1) as f64;
         let (user, kernel) = (per(memory.user_kib), per(memory.kernel_kib));
-        words.push(format!("{user:.2} + {kernel:.2} KiB/session"));
+        let slab = per(memory.slab_kib);
+        words.push(format!("{user:.2} + {kernel:.2} (slab {slab:.2}) KiB/session"));
     }
     if let Some(share) = figures.kernel_share {
         words.push(format!("{:.0} % in the kernel", share * 100.0));

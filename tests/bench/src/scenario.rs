@@ -8,6 +8,7 @@ use crate::{
         Target, broadcast, churn, held,
         messages::{self, Messages},
         streams,
+        wire::Transport,
     },
     results::Figures,
 };
@@ -86,7 +87,7 @@ impl Scenario {
             Self::Broadcast(payload, sessions, rate) => {
                 broadcast::run(target, payload, sessions, rate)
             }
-            Self::Handshake(at_once) => churn::run(target, at_once),
+            Self::Handshake(at_once) => churn::run(target, &Transport::Plain, at_once),
             Self::Idle(sessions) => held::idle(target, sessions, processes),
             Self::SlowReaders(slow) => held::slow_readers(target, slow, processes),
         }

@@ -1,25 +1,23 @@
 //! Who is measured: how each is configured, started, watched and stopped.
 
 mod configurations;
+pub mod process;
 
 use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 
+use self::process::Process;
 use crate::{machine::first_line_of, place::Site, results};
 
-/// A contender that doesn't listen after so long has not started.
-const START: Duration = Duration::from_secs(10);
-/// One that doesn't end after so long is killed.
-const STOP: Duration = Duration::from_secs(5);
+/// The admin port of wsproxy answers within so long.
+const ADMIN: Duration = Duration::from_secs(10);
 
 /// One of those that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -101,7 +99,7 @@ pub struct Contender {
     pub address: SocketAddr,
     /// For the report.
     pub described: results::Contender,
-    child: Option<Child>,
+    process: Option<Process>,
     /// Where wsproxy tells its counters, seen from the gateway.
     admin: Option<SocketAddr>,
 }
@@ -116,7 +114,13 @@ impl Contender {
         if kind == Kind::Direct {
             let described =
                 results::Contender { name: name.into(), ..results::Contender::default() };
-            return Ok(Self { kind, address: site.direct(), described, child: None, admin: None });
+            return Ok(Self {
+                kind,
+                address: site.direct(),
+                described,
+                process: None,
+                admin: None,
+            });
         }
         let program = kind.program(wsproxy);
         if !program.exists() {
@@ -129,49 +133,22 @@ impl Contender {
         let configuration = configurations::of(kind, kind.port(), site.upstream(), &prefix, admin);
         let file = prefix.join("configuration");
         fs::write(&file, &configuration)?;
-        let log = fs::File::create(prefix.join("log"))?;
-        let mut command = Command::new(&program);
-        command.args(configurations::arguments(kind, &file, &prefix));
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        // A child lives in the namespace of the thread that starts it.
-        let child = site.at_gateway(|| command.spawn());
-        let child = child.with_context(|| format!("{} does not start", program.display()))?;
+        let arguments = configurations::arguments(kind, &file, &prefix);
+        let mut process = Process::start(&program, &arguments, site, &prefix)?;
         let described = results::Contender {
             name: name.into(),
             version: kind.version(&program),
             configuration,
         };
         let address = site.contender(kind.port());
-        let mut contender = Self { kind, address, described, child: Some(child), admin };
-        contender.wait_until_it_listens(site, &prefix)?;
-        Ok(contender)
-    }
-
-    fn wait_until_it_listens(&mut self, site: &Site, prefix: &Path) -> Result<()> {
-        let deadline = Instant::now() + START;
-        loop {
-            let address = self.address;
-            if site.at_client(|| TcpStream::connect(address)).is_ok() {
-                return Ok(());
-            }
-            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            if ended.is_some() || Instant::now() > deadline {
-                let said = fs::read_to_string(prefix.join("log")).unwrap_or_default();
-                bail!("{} does not listen: {}", self.kind.name(), said.trim());
-            }
-            sleep(Duration::from_millis(20));
-        }
+        process.wait_until_it_listens(address, site).with_context(|| name)?;
+        Ok(Self { kind, address, described, process: Some(process), admin })
     }
 
     /// Its process and the children of it.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
-        let Some(child) = &self.child else { return Vec::new() };
-        let main = child.id();
-        let path = format!("/proc/{main}/task/{main}/children");
-        let children = fs::read_to_string(path).unwrap_or_default();
-        let children = children.split_whitespace().filter_map(|id| id.parse().ok());
-        std::iter::once(main).chain(children).collect()
+        self.process.as_ref().map(Process::all).unwrap_or_default()
     }
 
     /// Bytes that wsproxy carried so far: in the kernel, and in all. `None` for others.
@@ -193,27 +170,9 @@ impl Contender {
 
 fn metrics(admin: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(admin)?;
-    stream.set_read_timeout(Some(START))?;
+    stream.set_read_timeout(Some(ADMIN))?;
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)
-}
-
-impl Drop for Contender {
-    fn drop(&mut self) {
-        let Some(child) = &mut self.child else { return };
-        let id = rustix::process::Pid::from_child(child);
-        // It may be gone already: then there is nobody to wait for either.
-        let _gone = rustix::process::kill_process(id, rustix::process::Signal::TERM);
-        let deadline = Instant::now() + STOP;
-        while Instant::now() < deadline {
-            if !matches!(child.try_wait(), Ok(None)) {
-                return;
-            }
-            sleep(Duration::from_millis(20));
-        }
-        let _gone = child.kill();
-        let _status = child.wait();
-    }
 }

@@ -1,17 +1,14 @@
 //! Sessions that are opened, closed in order and opened again.
 
-use std::{
-    io::{self, Read as _, Write as _},
-    net::TcpStream,
-};
-
 use anyhow::{Context as _, Result, bail};
-use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Target, Window};
+use super::{
+    Target, Window,
+    wire::{Received, Transport, Wire},
+};
 use crate::{
     opening::{self, MOST_HEAD},
-    poll::{Poll, now, now_or_later},
+    poll::{Poll, now},
     results::Figures,
 };
 
@@ -27,7 +24,7 @@ enum Stage {
 }
 
 struct Session {
-    stream: TcpStream,
+    wire: Wire,
     stage: Stage,
     bytes: Vec<u8>,
     began: u64,
@@ -38,15 +35,14 @@ struct Session {
 ///
 /// # Errors
 /// A handshake that failed or an end that was none.
-pub fn run(target: &Target, at_once: usize) -> Result<Figures> {
+pub fn run(target: &Target, transport: &Transport, at_once: usize) -> Result<Figures> {
     let mut poll = Poll::new()?;
     let request = opening::request(target.address, "/echo");
     let mut sessions = Vec::new();
     for place in 0..at_once {
-        sessions.push(begin(target, &poll, place)?);
+        sessions.push(begin(target, transport, &poll, place)?);
     }
     let mut window = Window::new(target)?;
-    let mut buffer = vec![0; MOST_HEAD];
     let mut ready = Vec::new();
     loop {
         ready.clear();
@@ -54,11 +50,11 @@ pub fn run(target: &Target, at_once: usize) -> Result<Figures> {
         for socket in &ready {
             let session = &mut sessions[socket.place];
             let ended = session
-                .go_on(&poll, socket.place, &request, &mut buffer, &mut window)
+                .go_on(&poll, socket.place, &request, &mut window)
                 .context("a session of the churn")?;
             if ended {
                 window.arrived(now(), 1, 0);
-                sessions[socket.place] = begin(target, &poll, socket.place)?;
+                sessions[socket.place] = begin(target, transport, &poll, socket.place)?;
             }
         }
         if !window.goes_on(target, now())? {
@@ -67,23 +63,12 @@ pub fn run(target: &Target, at_once: usize) -> Result<Figures> {
     }
 }
 
-fn begin(target: &Target, poll: &Poll, place: usize) -> Result<Session> {
-    let domain = Domain::for_address(target.address);
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
+fn begin(target: &Target, transport: &Transport, poll: &Poll, place: usize) -> Result<Session> {
     let began = now();
-    match socket.connect(&target.address.into()) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(IN_PROGRESS) => {}
-        Err(error) => return Err(error).context("connect"),
-    }
-    let stream = TcpStream::from(socket);
-    poll.add(&stream, place, false, true)?;
-    Ok(Session { stream, stage: Stage::Connecting, bytes: Vec::new(), began })
+    let wire = Wire::connect(target.address, transport).context("connect")?;
+    poll.add(wire.socket(), place, false, true)?;
+    Ok(Session { wire, stage: Stage::Connecting, bytes: Vec::new(), began })
 }
-
-const IN_PROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
 
 impl Session {
     /// Whether it ended, in order.
@@ -92,46 +77,41 @@ impl Session {
         poll: &Poll,
         place: usize,
         request: &str,
-        buffer: &mut [u8],
         window: &mut Window,
     ) -> Result<bool> {
         if let Stage::Connecting = self.stage {
-            if let Some(error) = self.stream.take_error()? {
-                return Err(error).context("connect");
-            }
-            write(&self.stream, request.as_bytes())?;
+            self.wire.connected().context("connect")?;
+            self.wire.send(request.as_bytes())?;
             self.stage = Stage::Opening;
-            poll.set(&self.stream, place, true, false)?;
+            poll.set(self.wire.socket(), place, true, false)?;
             return Ok(false);
         }
-        let Some(count) = now_or_later(self.stream.read(buffer))? else { return Ok(false) };
-        self.bytes.extend_from_slice(&buffer[..count]);
-        match self.stage {
-            Stage::Opening => {
-                let Some(length) = opening::head_length(&self.bytes) else {
-                    if count == 0 || self.bytes.len() > MOST_HEAD {
-                        return Err(opening::not_accepted(&self.bytes).into());
-                    }
-                    return Ok(false);
-                };
-                if !opening::accepts(&self.bytes[..length]) {
-                    return Err(opening::not_accepted(&self.bytes).into());
-                }
-                window.took(now() - self.began);
-                self.bytes.drain(..length);
-                write(&self.stream, &CLOSE)?;
-                self.stage = Stage::Closing;
-                Ok(false)
+        let received = self.wire.receive(&mut self.bytes)?;
+        match (&self.stage, received) {
+            (_, Received::Nothing) | (Stage::Closing, Received::Bytes) => Ok(false),
+            (Stage::Closing, Received::End) if self.bytes == CLOSE_ANSWER => Ok(true),
+            (Stage::Closing, Received::End) => {
+                bail!("the end was not the answer to Close: {:?}", self.bytes)
             }
-            _ if count > 0 => Ok(false),
-            _ if self.bytes == CLOSE_ANSWER => Ok(true),
-            _ => bail!("the end was not the answer to Close: {:?}", self.bytes),
+            _ => self.opened(received, window),
         }
     }
-}
 
-/// So little always fits an empty send buffer.
-fn write(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
-    let count = stream.write(bytes)?;
-    if count == bytes.len() { Ok(()) } else { Err(io::Error::other("a short write")) }
+    /// Looks for the 101 in what arrived; closes once it is there.
+    fn opened(&mut self, received: Received, window: &mut Window) -> Result<bool> {
+        let Some(length) = opening::head_length(&self.bytes) else {
+            if received == Received::End || self.bytes.len() > MOST_HEAD {
+                return Err(opening::not_accepted(&self.bytes).into());
+            }
+            return Ok(false);
+        };
+        if !opening::accepts(&self.bytes[..length]) {
+            return Err(opening::not_accepted(&self.bytes).into());
+        }
+        window.took(now() - self.began);
+        self.bytes.drain(..length);
+        self.wire.send(&CLOSE)?;
+        self.stage = Stage::Closing;
+        Ok(false)
+    }
 }

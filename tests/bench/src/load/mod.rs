@@ -4,7 +4,9 @@ pub mod broadcast;
 pub mod churn;
 pub mod held;
 pub mod messages;
+pub mod requests;
 pub mod streams;
+pub mod wire;
 
 use std::{
     net::SocketAddr,
@@ -39,13 +41,24 @@ pub struct Target {
     pub warm_up: Duration,
     /// Measured.
     pub measured: Duration,
+    /// Processes whose own CPU time is told beside that of the whole machine.
+    pub processes: Vec<u32>,
+}
+
+/// The begin of the measured part.
+struct Started {
+    at: u64,
+    cpu: machine::Cpu,
+    /// What the target's processes had spent until then, in s.
+    own_seconds: f64,
 }
 
 /// The time of a measurement: warm-up, measured part, end.
 pub struct Window {
     begin: u64,
     end: u64,
-    started: Option<(u64, machine::Cpu)>,
+    started: Option<Started>,
+    processes: Vec<u32>,
     histogram: Histogram<u64>,
     messages: u64,
     bytes: u64,
@@ -66,6 +79,7 @@ impl Window {
             begin,
             end: begin + target.measured.as_nanos() as u64,
             started: None,
+            processes: target.processes.clone(),
             histogram: Histogram::new_with_bounds(1, LONGEST_NS, DIGITS)?,
             messages: 0,
             bytes: 0,
@@ -87,7 +101,8 @@ impl Window {
     pub fn goes_on(&mut self, target: &Target, now: u64) -> Result<bool> {
         if self.started.is_none() && now >= self.begin {
             self.upstream_before = counted(target);
-            self.started = Some((now, machine::Cpu::now()?));
+            let own_seconds = machine::spent_by(&self.processes)?;
+            self.started = Some(Started { at: now, cpu: machine::Cpu::now()?, own_seconds });
         }
         if now.saturating_sub(self.last_progress) > STALL {
             bail!("nothing arrived for {} s", STALL / 1_000_000_000);
@@ -119,10 +134,11 @@ impl Window {
     /// The end of the measured part.
     ///
     /// # Errors
-    /// It never began, or `/proc/stat` can't be read.
+    /// It never began, `/proc/stat` can't be read, or one of the target's processes is gone.
     pub fn finish(self) -> Result<Figures> {
-        let Some((began, cpu)) = self.started else { bail!("the measurement never began") };
-        let cpu_seconds = cpu.until_now()?;
+        let Some(started) = self.started else { bail!("the measurement never began") };
+        let cpu_seconds = started.cpu.until_now()?;
+        let own_cpu_seconds = machine::spent_by(&self.processes)? - started.own_seconds;
         let us = |quantile: f64| self.histogram.value_at_quantile(quantile) as f64 / 1000.0;
         let latency = (!self.histogram.is_empty()).then(|| Latency {
             p50: us(0.5),
@@ -131,10 +147,11 @@ impl Window {
             max: self.histogram.max() as f64 / 1000.0,
         });
         Ok(Figures {
-            seconds: (now() - began) as f64 / 1e9,
+            seconds: (now() - started.at) as f64 / 1e9,
             messages: self.messages,
             bytes: self.bytes,
             cpu_seconds,
+            own_cpu_seconds,
             latency,
             ..Figures::default()
         })

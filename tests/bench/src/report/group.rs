@@ -67,6 +67,11 @@ pub fn kernel_memory(figures: &Figures) -> Option<f64> {
     figures.memory.map(|memory| memory.kernel_kib / memory.sessions.max(1) as f64)
 }
 
+/// Slab of the kernel for one session, in KiB.
+pub fn slab(figures: &Figures) -> Option<f64> {
+    figures.memory.map(|memory| memory.slab_kib / memory.sessions.max(1) as f64)
+}
+
 /// Share of wsproxy's bytes that the kernel carried, in percent.
 pub fn kernel_share(figures: &Figures) -> Option<f64> {
     figures.kernel_share.map(|share| share * 100.0)

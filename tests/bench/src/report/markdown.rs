@@ -8,7 +8,7 @@ use super::{
     stats::{Rounds, Spread, spread},
     targets,
 };
-use crate::results::Run;
+use crate::results::{Contender, Run};
 
 /// Losses that are listed.
 const LOSSES: usize = 40;
@@ -199,7 +199,12 @@ fn appendix(out: &mut String, run: &Run) -> fmt::Result {
         writeln!(out, "- {what}")?;
     }
     writeln!(out, "\n## Versions and configurations\n")?;
-    for contender in &run.environment.contenders {
+    versions(out, &run.environment.contenders)
+}
+
+/// Version and configuration of each, folded.
+pub(crate) fn versions(out: &mut String, contenders: &[Contender]) -> fmt::Result {
+    for contender in contenders {
         if contender.configuration.is_empty() {
             continue;
         }
@@ -258,7 +263,8 @@ fn short(out: &mut String, run: &Run) -> fmt::Result {
     Ok(())
 }
 
-fn spread_text(s: Spread) -> String {
+/// The median and, in brackets, the least and the most.
+pub(crate) fn spread_text(s: Spread) -> String {
     format!("{} ({} to {})", number(s.median), number(s.least), number(s.most))
 }
 
