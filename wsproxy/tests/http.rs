@@ -71,7 +71,8 @@ fn a_client_connection_serves_many_requests() {
 #[test]
 fn an_upstream_connection_serves_many_clients() {
     let origin = Origin::echo("");
-    let proxy = Proxy::relay(&[origin.address], "");
+    // Each worker has connections of its own.
+    let proxy = Proxy::relay(&[origin.address], "[datapath]\nworkers = 1");
     let mut last = None;
     // A connection may be back in the pool a moment after its answer has arrived.
     wait_for("two clients in a row meet the same connection", || {

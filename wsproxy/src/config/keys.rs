@@ -150,7 +150,7 @@ pub const KEYS: &[Key] = &[
     key("upstream", "queue", Integer, "0", "`0` to `100000`", "requests that may wait when every server is at `max_connections`; beyond, 503"),
     key("upstream", "queue_timeout", Duration, "\"5s\"", "`1ms` to `30d`", "how long one waits there; then 503"),
     key("upstream", "slow_start", Duration, "\"off\"", "`1ms` to `30d`, or `\"off\"`", "how long the weight of a server that came back grows to its full value"),
-    key("upstream", "keepalive", Integer, "32", "`0` to `10000`", "idle HTTP connections kept to each server"),
+    key("upstream", "keepalive", Integer, "32", "`0` to `10000`", "idle HTTP connections that each worker keeps to each server"),
     key("upstream", "proxy_protocol", Choice(&["off", "v1", "v2"]), "\"off\"", "", "each connection to a server begins with this PROXY header, which names the client"),
     key("upstream", "transparent", Bool, "false", "", "connect from the client's own address (`IP_TRANSPARENT`); needs CAP_NET_ADMIN or CAP_NET_RAW, and routing, see Transparent connections"),
     key("upstream", "close_dead", Bool, "false", "", "close the sessions of a server that its health check finds dead"),
@@ -233,7 +233,7 @@ pub const KEYS: &[Key] = &[
     key("access_log", "path", File, "", "without it, standard output", "the file, opened again on SIGUSR1").such_as("\"/var/log/wsproxy/access.log\""),
     //
     key("datapath", "mode", Choice(&["auto", "sockmap", "relay"]), "\"auto\"", "", "`\"sockmap\"` where the kernel cannot ends the start with an error; `\"auto\"` falls back to `\"relay\"`"),
-    key("datapath", "workers", Integer, "\"auto\"", "`1` to `64`, or `\"auto\"`: the number of CPUs", "threads; every worker owns its sessions for as long as they last"),
+    key("datapath", "workers", Integer, "\"auto\"", "`1` to `64`, or `\"auto\"`: the number of CPUs", "threads of each kind: so many accept connections and serve HTTP, so many carry sessions; each has its connections, or its sessions, for as long as they last"),
     key("datapath", "settle", Duration, "\"100ms\"", "`1ms` to `30d`, or `\"off\"`", "a session younger than this is relayed in user space; an older one enters the kernel at the first moment when that is the cheaper path for it: it is silent for a second, or its messages are small and come one at a time. Where one wake-up of a worker serves many sockets, and for bulk, user space is cheaper (see `docs/BENCHMARKS.md`). `\"off\"`, and in the demo: every session enters the kernel at once, whatever it does"),
     //
     key("admin", "address", Address, "", "none: no admin port; must not overlap a listener", "where `/metrics`, `/healthz` and `/readyz` are; an address that is not loopback is a warning: the admin port asks nobody who they are").such_as("\"127.0.0.1:9901\""),

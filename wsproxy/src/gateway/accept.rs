@@ -1,6 +1,6 @@
 //! Listening sockets and what comes in at them.
 
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{sync::Semaphore, task::JoinHandle};
 
@@ -8,9 +8,10 @@ use super::{
     Client, Gateway, access,
     arrival::{self, Arrived, Turned},
     connection,
-    listen::{self, Accepted, Listening},
+    listen::{self, Accepted, Listening, NewDoor},
     setup::Setup,
     stream::{NOWHERE, Stream},
+    workers::Workers,
 };
 use crate::{
     config::{ListenOn, Listener},
@@ -34,20 +35,26 @@ pub struct CannotListen {
     pub error: io::Error,
 }
 
-/// The listening sockets of a gateway.
-#[derive(Default)]
+/// The listening sockets of a gateway, and the threads that accept there and serve.
 pub(super) struct Listeners {
+    workers: Workers,
     /// By the listener's name; the address it was opened at.
     open: HashMap<String, Open>,
 }
 
 struct Open {
     address: ListenOn,
-    socket: Arc<Listening>,
-    task: Option<JoinHandle<()>>,
+    /// Where it listens indeed.
+    at: Option<SocketAddr>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Listeners {
+    /// None yet.
+    pub(super) fn new(workers: Workers) -> Self {
+        Self { workers, open: HashMap::new() }
+    }
+
     /// Opens what `setup` has and is not open yet. Nothing changes where one fails.
     pub(super) fn prepare(
         &self,
@@ -59,7 +66,7 @@ impl Listeners {
             if known.is_some_and(|open| open.address == listener.address) {
                 continue;
             }
-            let socket = listen::open(listener, setup.tcp)
+            let socket = listen::open(listener, setup.tcp, self.workers.count())
                 .map_err(|error| CannotListen { address: listener.address.clone(), error })?;
             opened.push((listener.clone(), socket));
         }
@@ -84,40 +91,42 @@ impl Listeners {
         });
         for (listener, socket) in opened {
             // Port 0 is any free one, so the socket knows better than the configuration.
-            let at = socket.address().map(|at| at.to_string());
-            let at = at.unwrap_or_else(|| listener.address.to_string());
+            let at = socket.address();
+            let shown = at.map_or_else(|| listener.address.to_string(), |at| at.to_string());
             let tls = listener.tls.is_some();
-            tracing::info!(listener = listener.name, address = at, tls, "listener opened");
-            let socket = Arc::new(socket);
-            let name = listener.name.clone();
-            let task = tokio::spawn(accept(Arc::clone(gateway), name, Arc::clone(&socket)));
-            let open = Open { address: listener.address, socket, task: Some(task) };
-            self.open.insert(listener.name, open);
+            tracing::info!(listener = listener.name, address = shown, tls, "listener opened");
+            let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));
+            let serve = |(worker, door)| {
+                let (name, refusals) = (listener.name.clone(), Arc::clone(&refusals));
+                self.workers.spawn_on(worker, accept(Arc::clone(gateway), name, door, refusals))
+            };
+            let tasks = socket.doors().into_iter().enumerate().map(serve).collect();
+            self.open.insert(listener.name, Open { address: listener.address, at, tasks });
         }
     }
 
     /// Where a listener listens, for those that chose any free port.
-    pub(super) fn address(&self, name: &str) -> Option<std::net::SocketAddr> {
-        self.open.get(name)?.socket.address()
+    pub(super) fn address(&self, name: &str) -> Option<SocketAddr> {
+        self.open.get(name)?.at
     }
 
-    /// Stops accepting; what is being accepted is finished.
-    pub(super) async fn close(&mut self) {
+    /// Stops accepting; what is being accepted is finished, for as long as the threads are there
+    /// that are returned.
+    pub(super) async fn close(mut self) -> Workers {
         for (_, mut open) in self.open.drain() {
             open.close();
-            if let Some(task) = open.task.take() {
+            for task in open.tasks.drain(..) {
                 // Aborted or done, both are the end we want.
                 let _ = task.await;
             }
         }
+        self.workers
     }
 }
 
 impl Open {
     fn close(&self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
+        self.tasks.iter().for_each(JoinHandle::abort);
         if let ListenOn::Unix(path) = &self.address {
             // Gone already: that is what we want.
             let _ = std::fs::remove_file(path);
@@ -125,11 +134,17 @@ impl Open {
     }
 }
 
-async fn accept(gateway: Arc<Gateway>, name: String, socket: Arc<Listening>) {
-    let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));
+async fn accept(gateway: Arc<Gateway>, name: String, door: NewDoor, refusals: Arc<Semaphore>) {
+    let door = match door.open() {
+        Ok(door) => door,
+        Err(error) => {
+            tracing::error!(listener = name, %error, "a thread can't accept here");
+            return;
+        }
+    };
     loop {
         let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
+            accepted = door.accept() => accepted,
             () = gateway.until_stopped() => return,
         };
         match accepted {

@@ -2,10 +2,10 @@
 
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener as StdTcpListener},
     os::unix::{
         fs::{FileTypeExt as _, PermissionsExt as _},
-        net::UnixStream as StdUnixStream,
+        net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
     },
     path::Path,
     time::Duration,
@@ -16,11 +16,39 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::{ListenOn, Listener, Timeouts};
 
-/// A socket that connections come in at.
+/// Sockets that connections come in at, one for each worker: the kernel spreads connections over
+/// TCP's (`SO_REUSEPORT`), a Unix socket is one that all accept from.
 #[derive(Debug)]
 pub(super) enum Listening {
+    Tcp(Vec<StdTcpListener>),
+    Unix(Vec<StdUnixListener>),
+}
+
+/// The socket of one worker.
+#[derive(Debug)]
+pub(super) enum Door {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+/// A door before a worker has it.
+#[derive(Debug)]
+pub(super) enum NewDoor {
+    Tcp(StdTcpListener),
+    Unix(StdUnixListener),
+}
+
+impl NewDoor {
+    /// In the reactor of the thread that calls it.
+    ///
+    /// # Errors
+    /// What `epoll_ctl(2)` says.
+    pub(super) fn open(self) -> io::Result<Door> {
+        Ok(match self {
+            Self::Tcp(socket) => Door::Tcp(TcpListener::from_std(socket)?),
+            Self::Unix(socket) => Door::Unix(UnixListener::from_std(socket)?),
+        })
+    }
 }
 
 /// A connection that came in.
@@ -29,7 +57,7 @@ pub(super) enum Accepted {
     Unix(UnixStream),
 }
 
-impl Listening {
+impl Door {
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => {
@@ -39,32 +67,60 @@ impl Listening {
             Self::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
         }
     }
+}
 
+impl Listening {
     /// The address, if it has one.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Tcp(sockets) => sockets.first()?.local_addr().ok(),
             Self::Unix(_) => None,
+        }
+    }
+
+    /// One for each worker.
+    pub(super) fn doors(self) -> Vec<NewDoor> {
+        match self {
+            Self::Tcp(sockets) => sockets.into_iter().map(NewDoor::Tcp).collect(),
+            Self::Unix(sockets) => sockets.into_iter().map(NewDoor::Unix).collect(),
         }
     }
 }
 
-/// Opens a listener of the configuration. What it accepts has `options` from the start: a
+/// Opens a listener of the configuration for so many workers. What it accepts has `options` from the start: a
 /// connection inherits its listener's (`tcp_create_openreq_child`).
 ///
 /// # Errors
 /// The address is taken, not ours, or needs a privilege.
-pub(super) fn open(listener: &Listener, options: TcpOptions) -> io::Result<Listening> {
-    match &listener.address {
-        ListenOn::Tcp(address) => {
-            let shared = listener.reuseport;
-            let (address, dual) = (address.socket_addr(), address.is_dual_stack());
-            let socket = bind(address, dual, listener.backlog.get(), shared)?;
-            options.apply(&socket)?;
-            Ok(Listening::Tcp(socket))
+pub(super) fn open(
+    listener: &Listener,
+    options: TcpOptions,
+    workers: usize,
+) -> io::Result<Listening> {
+    let address = match &listener.address {
+        ListenOn::Tcp(address) => address,
+        ListenOn::Unix(path) => {
+            let socket = bind_unix(path)?.into_std()?;
+            let clones = (0..workers).map(|_| socket.try_clone());
+            return Ok(Listening::Unix(clones.collect::<io::Result<_>>()?));
         }
-        ListenOn::Unix(path) => Ok(Listening::Unix(bind_unix(path)?)),
+    };
+    let (mut at, dual) = (address.socket_addr(), address.is_dual_stack());
+    if !listener.reuseport && workers > 1 {
+        // Our own sockets share the address with each other; with somebody else's they must not.
+        drop(bound(at, dual, false)?);
     }
+    let mut sockets = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let socket = bound(at, dual, listener.reuseport || workers > 1)?;
+        options.apply(&socket)?;
+        socket.listen(i32::try_from(listener.backlog.get()).unwrap_or(i32::MAX))?;
+        let socket = StdTcpListener::from(socket);
+        // Port 0 is any free one, the same for all.
+        at = socket.local_addr()?;
+        sockets.push(socket);
+    }
+    Ok(Listening::Tcp(sockets))
 }
 
 /// Binds a Unix socket, in the place of one that nobody listens on any more.
@@ -101,12 +157,13 @@ pub(super) fn bind_private(path: &Path) -> io::Result<UnixListener> {
 ///
 /// # Errors
 /// What `socket(2)`, `bind(2)` or `listen(2)` say.
-pub(super) fn bind(
-    address: SocketAddr,
-    dual_stack: bool,
-    backlog: u32,
-    shared: bool,
-) -> io::Result<TcpListener> {
+pub(super) fn bind(address: SocketAddr, dual_stack: bool, backlog: u32) -> io::Result<TcpListener> {
+    let socket = bound(address, dual_stack, false)?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    TcpListener::from_std(socket.into())
+}
+
+fn bound(address: SocketAddr, dual_stack: bool, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(!dual_stack)?;
@@ -118,8 +175,7 @@ pub(super) fn bind(
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }
 
 /// Keepalive probes before a connection is given up.
@@ -177,8 +233,9 @@ mod tests {
     async fn accepted_connections_inherit_the_options() {
         let address: ListenAddr = "127.0.0.1:0".parse().unwrap();
         let configured = Listener::at(address);
-        let listener = open(&configured, TcpOptions::new(&Timeouts::default())).unwrap();
+        let listener = open(&configured, TcpOptions::new(&Timeouts::default()), 1).unwrap();
         let _client = std::net::TcpStream::connect(listener.address().unwrap()).unwrap();
+        let listener = listener.doors().remove(0).open().unwrap();
         let Accepted::Tcp(accepted, _) = listener.accept().await.unwrap() else { panic!() };
         let accepted = SockRef::from(&accepted);
         assert!(accepted.tcp_nodelay().unwrap());
@@ -188,5 +245,23 @@ mod tests {
         assert_eq!(accepted.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
         let user_timeout = accepted.tcp_user_timeout().unwrap();
         assert_eq!(user_timeout, defaults.user_timeout.map(|t| t.get()));
+    }
+
+    #[tokio::test]
+    async fn workers_share_an_address_with_each_other_only() {
+        let options = TcpOptions::none();
+        let configured = Listener::at("127.0.0.1:0".parse().unwrap());
+        let listening = open(&configured, options, 3).unwrap();
+        let address = listening.address().unwrap();
+        let Listening::Tcp(sockets) = &listening else { panic!() };
+        assert!(sockets.iter().all(|socket| socket.local_addr().unwrap() == address));
+        let mut taken = Listener::at(address.to_string().parse().unwrap());
+        for workers in [1, 3] {
+            let error = open(&taken, options, workers).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{workers}");
+        }
+        // That is what the key is for.
+        taken.reuseport = true;
+        assert!(open(&taken, options, 3).is_ok());
     }
 }

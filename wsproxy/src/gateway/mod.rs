@@ -20,6 +20,7 @@ mod stream;
 mod timer;
 mod upgrade;
 mod upstreams;
+mod workers;
 
 use std::{
     io,
@@ -51,6 +52,7 @@ use crate::{
 use accept::{CannotListen, Listeners};
 use observer::Reporter;
 use setup::{ListenerSetup, Setup};
+use workers::{MOST_WORKERS, Workers};
 
 pub use control::{Control, NoSuch, ReloadRequest};
 pub use setup::try_files;
@@ -59,9 +61,6 @@ pub use setup::try_files;
 const READ: usize = 8 * 1024;
 /// Room for one read, in bytes, at least: most heads fit.
 const HEAD: usize = 1024;
-/// Threads that own sessions, at most, when nothing is configured.
-const MOST_WORKERS: usize = 64;
-
 /// What to try where the system's words leave it open.
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
@@ -187,13 +186,14 @@ pub async fn start(mut config: Config) -> Result<Running, GatewayError> {
     let (epoch, seed) = (Instant::now(), seed());
     let embedded = embed(&mut config).await?;
     let setup = Setup::new(config, epoch, seed, None).map_err(GatewayError::Setup)?;
-    let mut listeners = Listeners::default();
+    let workers = Workers::start(workers_of(&setup.config)).map_err(StartError::System)?;
+    let mut listeners = Listeners::new(workers);
     let opened = listeners.prepare(&setup)?;
     let admin_listener = match &setup.config.admin.address {
         None => None,
         Some(admin) => {
             let socket_addr = admin.socket_addr();
-            let bound = listen::bind(socket_addr, admin.is_dual_stack(), admin::BACKLOG, false);
+            let bound = listen::bind(socket_addr, admin.is_dual_stack(), admin::BACKLOG);
             Some(bound.map_err(|error| GatewayError::Listen {
                 address: socket_addr.to_string(),
                 key: "admin.address or --admin",
@@ -310,6 +310,16 @@ fn embedded_upstream(
     }
 }
 
+/// Threads of each kind: for connections, and for sessions.
+fn workers_of(config: &Config) -> usize {
+    match config.datapath.workers {
+        Setting::Auto => {
+            std::thread::available_parallelism().map_or(1, |n| n.get().min(MOST_WORKERS))
+        }
+        Setting::Fixed(workers) => workers.get() as usize,
+    }
+}
+
 fn datapath_options(config: &Config) -> Options {
     let max_sessions = match config.limits.max_sessions {
         Setting::Auto => limits::sessions_for(limits::raise_descriptors(0)),
@@ -327,12 +337,6 @@ fn datapath_options(config: &Config) -> Options {
             sessions.get().min(limits::sessions_for(have))
         }
     };
-    let workers = match config.datapath.workers {
-        Setting::Auto => {
-            std::thread::available_parallelism().map_or(1, |n| n.get().min(MOST_WORKERS) as u32)
-        }
-        Setting::Fixed(workers) => workers.get(),
-    };
     Options {
         mode: match config.datapath.mode {
             DatapathMode::Auto => Mode::Auto,
@@ -340,7 +344,7 @@ fn datapath_options(config: &Config) -> Options {
             DatapathMode::Relay => Mode::Relay,
         },
         max_sessions,
-        workers,
+        workers: workers_of(config) as u32,
         relay_buffer: config.limits.relay_buffer.as_usize(),
         idle: config.timeouts.idle.map(|idle| idle.get()),
         drain: config.timeouts.drain.get(),
@@ -411,7 +415,7 @@ impl Running {
         let Self { gateway, listeners, stop, tasks, .. } = self;
         // Nobody listens any more only when all tasks have ended by themselves.
         let _ = stop.send(true);
-        listeners.into_inner().close().await;
+        let workers = listeners.into_inner().close().await;
         let deadline = Instant::now() + gateway.setup.load().config.timeouts.drain.get();
         let live = gateway.datapath.live(Path::Sockmap) + gateway.datapath.live(Path::Relay);
         tracing::info!(sessions = live, "stopping");
@@ -431,6 +435,8 @@ impl Running {
             // Aborted or done, both are the end we want.
             let _ = task.await;
         }
+        // Joins threads.
+        let _ended = tokio::task::spawn_blocking(move || drop(workers)).await;
         tracing::info!("stopped");
     }
 }

@@ -221,7 +221,8 @@ fn ask(client: &mut Peer, upstream: &mut Peer, body: &str) {
 #[test]
 fn a_late_second_answer_is_given_to_nobody() {
     let server = Server::start();
-    let proxy = Proxy::relay(&[server.address], "");
+    // Each worker has connections of its own: with one, clients could meet this one.
+    let proxy = Proxy::relay(&[server.address], "[datapath]\nworkers = 1");
     let mut client = proxy.connect();
     client.send(b"GET /x HTTP/1.1\r\nHost: example\r\n\r\n");
     let mut upstream = server.accept();

@@ -199,7 +199,8 @@ fn servers_that_do_not_speak_tls() {
 
 #[test]
 fn plain_requests_share_a_connection() {
-    let case = start("127.0.0.1", "ca = \"CA\"", "");
+    // Each worker has connections of its own.
+    let case = start("127.0.0.1", "ca = \"CA\"", "[datapath]\nworkers = 1");
     let mut upstream = None;
     for round in 0..3 {
         let mut client = case.proxy.connect();

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -30,6 +30,7 @@ use crate::{
         body::{RequestBody, Upload},
         stream::Stream,
         timer::Deadline,
+        workers::{self, MOST_WORKERS},
     },
     handshake::HeadLimits,
 };
@@ -159,6 +160,10 @@ fn drive(connection: &mut Option<Driver>, cx: &mut Context<'_>) {
     }
 }
 
+fn lock(idle: &Mutex<ByServer>) -> MutexGuard<'_, ByServer> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 struct Idle {
     sender: Sender,
     since: Instant,
@@ -170,19 +175,24 @@ impl Idle {
     }
 }
 
-/// Idle connections by server, at most so many each.
+/// Idle connections by server, at most so many each, of each worker: a connection is in the
+/// reactor of the worker that made it.
 pub(crate) struct Pool {
     most: usize,
-    idle: Mutex<HashMap<ServerId, Vec<Idle>>>,
+    idle: Vec<Mutex<ByServer>>,
 }
+
+type ByServer = HashMap<ServerId, Vec<Idle>>;
 
 impl Pool {
     pub(super) fn new(most: u32) -> Self {
-        Self { most: most as usize, idle: Mutex::default() }
+        let idle = (0..MOST_WORKERS).map(|_| Mutex::default()).collect();
+        Self { most: most as usize, idle }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ServerId, Vec<Idle>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// This worker's.
+    fn lock(&self) -> MutexGuard<'_, ByServer> {
+        lock(&self.idle[workers::current() % MOST_WORKERS])
     }
 
     /// A connection to this server that is good for another request: the one that was used last.
@@ -210,9 +220,11 @@ impl Pool {
 
     /// Lets go of connections that are no good any more.
     pub(super) fn sweep(&self) {
-        self.lock().retain(|_, idle| {
-            idle.retain_mut(Idle::is_good);
-            !idle.is_empty()
-        });
+        for worker in &self.idle {
+            lock(worker).retain(|_, idle| {
+                idle.retain_mut(Idle::is_good);
+                !idle.is_empty()
+            });
+        }
     }
 }
