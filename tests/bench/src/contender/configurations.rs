@@ -36,20 +36,25 @@ pub fn of(
 
 /// What the program is started with; it stays in the foreground.
 pub fn arguments(kind: Kind, file: &Path, prefix: &Path) -> Vec<String> {
-    let file = file.to_string_lossy().into_owned();
+    let text = file.to_string_lossy().into_owned();
     match kind {
         Kind::Direct => Vec::new(),
-        Kind::Nginx | Kind::Nginx64k => {
-            vec!["-p".into(), prefix.to_string_lossy().into_owned(), "-c".into(), file]
-        }
-        Kind::Haproxy | Kind::HaproxySplice => vec!["-db".into(), "-f".into(), file],
+        Kind::Nginx | Kind::Nginx64k => nginx_arguments(prefix, file),
+        Kind::Haproxy | Kind::HaproxySplice => vec!["-db".into(), "-f".into(), text],
         Kind::Relay | Kind::Sockmap | Kind::Auto => {
-            vec!["run".into(), "--config".into(), file]
+            vec!["run".into(), "--config".into(), text]
         }
     }
 }
 
-fn nginx(port: u16, upstream: SocketAddr, prefix: &Path, buffers: &str) -> String {
+/// What nginx is started with: its folder and its file.
+pub fn nginx_arguments(prefix: &Path, file: &Path) -> Vec<String> {
+    let [prefix, file] = [prefix, file].map(|path| path.to_string_lossy().into_owned());
+    vec!["-p".into(), prefix, "-c".into(), file]
+}
+
+/// A whole file of nginx's around what its `http` has.
+pub fn nginx_file(prefix: &Path, http: &str) -> String {
     let prefix = prefix.display();
     format!(
         "daemon off;
@@ -65,7 +70,14 @@ http {{
   fastcgi_temp_path {prefix}/fastcgi;
   uwsgi_temp_path {prefix}/uwsgi;
   scgi_temp_path {prefix}/scgi;
-  map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
+{http}}}
+"
+    )
+}
+
+fn nginx(port: u16, upstream: SocketAddr, prefix: &Path, buffers: &str) -> String {
+    let http = format!(
+        "  map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
   server {{
     listen {port} backlog=4096;
     location / {{
@@ -80,9 +92,9 @@ http {{
       proxy_send_timeout 1h;
 {buffers}    }}
   }}
-}}
 "
-    )
+    );
+    nginx_file(prefix, &http)
 }
 
 fn haproxy(port: u16, upstream: SocketAddr, splice: &str) -> String {

@@ -1,6 +1,6 @@
 //! Who is measured: how each is configured, started, watched and stopped.
 
-mod configurations;
+pub(crate) mod configurations;
 pub mod process;
 
 use std::{

@@ -11,7 +11,13 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::certificate::Certificate;
 use crate::{
-    contender::process::Process, load::requests::Page, machine::first_line_of, place::Site,
+    contender::{
+        configurations::{self, nginx_arguments},
+        process::Process,
+    },
+    load::requests::Page,
+    machine::first_line_of,
+    place::Site,
     results::Contender,
 };
 
@@ -22,8 +28,6 @@ pub const TLS: u16 = 8302;
 /// Port of the HTTP server behind them.
 const PAGES: u16 = 9001;
 const NGINX: &str = "/usr/sbin/nginx";
-/// Descriptors that a contender may use.
-const DESCRIPTORS: u32 = 20_000;
 /// Idle connections that are kept to the HTTP server.
 const KEEPALIVE: u32 = 64;
 /// nginx closes a connection after so many requests; its default, 1000, would mix new connections
@@ -139,32 +143,10 @@ fn run(
     Ok(process)
 }
 
-fn nginx_arguments(folder: &Path, file: &Path) -> Vec<String> {
-    let [folder, file] = [folder, file].map(|path| path.to_string_lossy().into_owned());
-    vec!["-p".into(), folder, "-c".into(), file]
-}
-
 /// A whole file around its servers.
 fn nginx_file(folder: &Path, servers: &str) -> String {
-    let folder = folder.display();
-    format!(
-        "daemon off;
-pid {folder}/pid;
-error_log {folder}/error.log error;
-worker_processes auto;
-worker_rlimit_nofile {DESCRIPTORS};
-events {{ worker_connections {DESCRIPTORS}; }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  keepalive_requests {REQUESTS};
-{servers}}}
-"
-    )
+    let http = format!("  keepalive_requests {REQUESTS};\n{servers}");
+    configurations::nginx_file(folder, &http)
 }
 
 /// As nginx's guides for WebSockets, for keeping connections to servers, and for HTTPS have it.
