@@ -130,14 +130,6 @@ impl RequestBody {
     }
 }
 
-/// Whether nothing moved for `pause`, since the first time that this was asked.
-fn is_over(deadline: &mut Deadline, pause: Duration, cx: &mut Context<'_>) -> bool {
-    if !deadline.is_set() {
-        deadline.set(pause);
-    }
-    deadline.poll_passed(cx)
-}
-
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = io::Error;
@@ -150,7 +142,7 @@ impl Body for RequestBody {
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(&mut *inner).poll_frame(cx) else {
             this.upload.awaited.store(true, Ordering::Relaxed);
-            if is_over(&mut this.deadline, this.pause, cx) {
+            if this.deadline.poll_after(this.pause, cx) {
                 *this.upload.lock() = Some(ClientFault::Late);
                 let error = io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending");
                 return Poll::Ready(Some(Err(error)));
@@ -338,7 +330,7 @@ impl Download {
         }
         let Poll::Ready(frame) = self.poll_inner(cx) else {
             if let Some(pause) = self.pause
-                && is_over(&mut self.deadline, pause, cx)
+                && self.deadline.poll_after(pause, cx)
             {
                 let error = io::Error::new(io::ErrorKind::TimedOut, "the server stopped sending");
                 return Poll::Ready(Some(Err(error)));

@@ -1,7 +1,7 @@
 //! Answers that a route gives by itself: redirects and fixed texts. The same to every request,
 //! handshakes among them.
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::setup::RouteSetup;
 use crate::{
@@ -38,12 +38,22 @@ pub(super) fn answer(
         }
         Action::Upstream(_) | Action::Files { .. } => return None,
     };
+    change(route, facts, connection, request, response.headers_mut());
+    Some(response)
+}
+
+/// The route's changes of an answer that no server gave.
+pub(super) fn change(
+    route: &RouteSetup,
+    facts: &Facts,
+    connection: &Connection,
+    request: &impl Headers,
+    answer: &mut HeaderMap,
+) {
     let changes = &route.config.response_headers;
     if !changes.is_empty() {
-        let rendered = Rendered::new(changes, facts, connection, request, "");
-        rendered.apply(response.headers_mut());
+        Rendered::new(changes, facts, connection, request, "").apply(answer);
     }
-    Some(response)
 }
 
 /// RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5.

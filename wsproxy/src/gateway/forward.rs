@@ -8,15 +8,14 @@ use http::{
 };
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::time::timeout;
 
 use super::{
     access::Pending,
     body::{ClientFault, First, ReplyBody, RequestBody, Upload, has_one_length},
     plain::{Exchange, Failure, body_too_large, no_route, no_server},
     setup::RouteSetup,
-    upgrade,
-    upstreams::{Held, NoServer, Sender, UpstreamGroup, Via, Wish, asleep, was_asked},
+    upgrade::{self, count_failure, unreachable},
+    upstreams::{Held, NoServer, Sender, UpstreamGroup, Wish, asleep},
 };
 use crate::{
     config::{Forward, WebSocketRule},
@@ -72,7 +71,7 @@ impl Exchange<'_> {
             match self.connection_to(group, forward, &held).await {
                 Ok((sender, kept)) => break (sender, kept, held),
                 Err(failure) => {
-                    self.no_connection(group, &held, &failure);
+                    count_failure(self.gateway, group, &held, failure.asked);
                     tried.push(held.target.id);
                     last = Some(failure);
                 }
@@ -127,20 +126,13 @@ impl Exchange<'_> {
         forward: &Forward,
         held: &Held,
     ) -> Result<Sender, Failure> {
-        let via = Via { tcp: self.setup.tcp, client: Some(&self.client.connection) };
-        let patience = forward.connect.unwrap_or(self.setup.config.timeouts.upstream_connect);
-        let failure = |refusal, error: &str| Failure::of_server(refusal, &held.target.name, error);
-        let unreachable = || Refusal::bad_gateway("No upstream server could be reached.");
-        let stream = match timeout(patience.get(), group.connect(&held.target, &via)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                let asked = was_asked(&error);
-                return Err(Failure { asked, ..failure(unreachable(), &error.to_string()) });
-            }
-            Err(_) => return Err(failure(Refusal::gateway_timeout(), "no connection in time")),
-        };
+        let (server, client) = (&*held.target.name, &self.client.connection);
+        let dialled = upgrade::dial(&self.setup, group, held, forward, client).await;
+        let stream = dialled.map_err(|failed| Failure::to_connect(server, failed))?;
         let sender = Sender::new(stream, self.setup.head_limits).await;
-        sender.map_err(|error| failure(unreachable(), &error.to_string()))
+        let failure =
+            |error: hyper::Error| Failure::of_server(unreachable(), server, &error.to_string());
+        sender.map_err(failure)
     }
 
     /// The request as the server gets it.
@@ -216,7 +208,7 @@ impl Exchange<'_> {
             if fresh {
                 let connected = self.new_connection(group, forward, held).await;
                 sender =
-                    connected.inspect_err(|failure| self.no_connection(group, held, failure))?;
+                    connected.inspect_err(|f| count_failure(self.gateway, group, held, f.asked))?;
             }
             let Some(sent) = sender.send(request, upload, patience).await else {
                 self.server_failed(group, held);
@@ -305,21 +297,7 @@ impl Exchange<'_> {
 
     /// The server's fault: it counts against it.
     fn server_failed(&self, group: &UpstreamGroup, held: &Held) {
-        group.failed(held.target.id);
-        self.count_failure(held);
-    }
-
-    /// Only what went to the server counts against it.
-    fn no_connection(&self, group: &UpstreamGroup, held: &Held, failure: &Failure) {
-        match failure.asked {
-            true => self.server_failed(group, held),
-            false => self.count_failure(held),
-        }
-    }
-
-    fn count_failure(&self, held: &Held) {
-        let server = &*held.target.name;
-        self.gateway.metrics.upstream_failures.with_label_values(&[server]).inc();
+        count_failure(self.gateway, group, held, true);
     }
 }
 

@@ -275,11 +275,8 @@ impl Guard {
         if !matches!(self.state, State::Head) {
             return false;
         }
-        if !self.deadline.is_set() {
-            let began = self.began.is_some();
-            self.deadline.set(if began { self.patience.head } else { self.patience.idle });
-        }
-        self.deadline.poll_passed(cx)
+        let wait = if self.began.is_some() { self.patience.head } else { self.patience.idle };
+        self.deadline.poll_after(wait, cx)
     }
 }
 

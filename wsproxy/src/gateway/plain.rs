@@ -5,17 +5,16 @@ use std::{
     convert::Infallible,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Poll, Waker, ready},
+    task::{Poll, Waker},
     time::Duration,
 };
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{self, HeaderName},
 };
 use hyper::{body::Incoming, ext::ReasonPhrase, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioTimer;
-use tokio::time::sleep;
 
 use super::{
     Client, Gateway,
@@ -25,13 +24,14 @@ use super::{
     guard::{Guard, InFlight, Outcome, Patience, Shared},
     setup::{RouteSetup, Setup},
     stream::Stream,
-    upgrade::{self, find_route, route_of},
+    timer::Deadline,
+    upgrade::{self, Failed, find_route, route_of},
     upstreams::NoServer,
 };
 use crate::{
     config::Action,
     files::Target as FileTarget,
-    forwarding::{Facts, Rendered},
+    forwarding::Facts,
     handshake::{Refusal, RefusalReason},
     routes::behind,
 };
@@ -139,6 +139,11 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// No connection to a server.
+    pub(super) fn to_connect(server: &str, Failed { refusal, error, asked }: Failed) -> Self {
+        Self { asked, ..Self::of_server(refusal, server, &error) }
+    }
+
     /// Of a server.
     pub(super) fn of_server(refusal: Refusal, server: &str, error: &str) -> Self {
         Self { refusal, error: Some(format!("{server}: {error}")), asked: true }
@@ -241,8 +246,9 @@ impl<'a> Exchange<'a> {
                     query: self.facts.query(),
                 };
                 let (method, headers) = (request.method(), request.headers());
-                let response = files.respond(method, target, headers).await;
-                Ok(self.changed(route, headers, response.map(ReplyBody::file), ""))
+                let mut response = files.respond(method, target, headers).await;
+                fixed::change(route, &self.facts, connection, headers, response.headers_mut());
+                Ok(response.map(ReplyBody::file))
             }
             Action::Redirect { .. } | Action::Respond { .. } => {
                 let response = fixed::answer(route, &self.facts, connection, request.headers());
@@ -254,23 +260,6 @@ impl<'a> Exchange<'a> {
                 Ok(response.map(ReplyBody::text))
             }
         }
-    }
-
-    /// The route's changes of an answer that we made ourselves.
-    fn changed(
-        &self,
-        route: &RouteSetup,
-        request: &HeaderMap,
-        mut response: Response<ReplyBody>,
-        server: &str,
-    ) -> Response<ReplyBody> {
-        let changes = &route.config.response_headers;
-        if !changes.is_empty() {
-            let connection = &self.client.connection;
-            let rendered = Rendered::new(changes, &self.facts, connection, request, server);
-            rendered.apply(response.headers_mut());
-        }
-        response
     }
 
     fn demo_page(
@@ -308,18 +297,15 @@ async fn unless_it_leaves<T>(
     request: &InFlight,
     mut what: Pin<&mut impl Future<Output = Result<T, Failure>>>,
 ) -> Result<T, Failure> {
-    let mut patience = None;
+    let mut patience = Deadline::default();
     std::future::poll_fn(|cx| {
         let done = what.as_mut().poll(cx);
         if done.is_ready() {
             return done;
         }
-        if !request.client_broke() {
-            if !request.client_finished() {
-                return Poll::Pending;
-            }
-            let patience = patience.get_or_insert_with(|| Box::pin(sleep(HALF_CLOSED)));
-            ready!(patience.as_mut().poll(cx));
+        let may_listen = !request.client_broke();
+        if may_listen && !(request.client_finished() && patience.poll_after(HALF_CLOSED, cx)) {
+            return Poll::Pending;
         }
         Poll::Ready(Err(Refusal::client_left().into()))
     })

@@ -17,11 +17,6 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    /// Whether one is set.
-    pub(super) fn is_set(&self) -> bool {
-        self.until.is_some()
-    }
-
     /// Sets it to so long from now.
     pub(super) fn set(&mut self, after: Duration) {
         self.until = Some(Instant::now() + after);
@@ -30,6 +25,14 @@ impl Deadline {
     /// There is none any more.
     pub(super) fn clear(&mut self) {
         self.until = None;
+    }
+
+    /// Whether `after` has passed since this was first asked, or since it was set.
+    pub(super) fn poll_after(&mut self, after: Duration, cx: &mut Context<'_>) -> bool {
+        if self.until.is_none() {
+            self.set(after);
+        }
+        self.poll_passed(cx)
     }
 
     /// Whether it has passed; if not, the task is woken when it does.
@@ -90,7 +93,7 @@ mod tests {
         assert!(!has_passed(&mut deadline).await);
         deadline.clear();
         tokio::time::sleep(SOON * 2).await;
-        assert!(!deadline.is_set());
+        assert!(deadline.until.is_none());
         assert!(!has_passed(&mut deadline).await);
     }
 }

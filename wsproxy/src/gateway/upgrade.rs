@@ -237,11 +237,11 @@ struct Attempt {
 }
 
 /// What a client is told of an attempt that failed, and what the operator.
-struct Failed {
-    refusal: Refusal,
-    error: String,
+pub(super) struct Failed {
+    pub(super) refusal: Refusal,
+    pub(super) error: String,
     /// It says something about the server.
-    asked: bool,
+    pub(super) asked: bool,
 }
 
 impl Failed {
@@ -297,17 +297,48 @@ pub(super) async fn ask_servers(
                 });
             }
             Err(Failed { refusal, error, asked }) => {
-                if asked {
-                    group.failed(id);
-                }
+                count_failure(gateway, group, &held, asked);
                 let server = Arc::clone(&held.target.name);
-                gateway.metrics.upstream_failures.with_label_values(&[&*server]).inc();
                 tracing::debug!(client = %facts.client, %server, error, "a server failed");
                 last = Some(Attempt { refusal, error, server });
                 tried.push(id);
             }
         }
     }
+}
+
+/// Counts a failure; one that says something about the server counts against it.
+pub(super) fn count_failure(gateway: &Gateway, group: &UpstreamGroup, held: &Held, asked: bool) {
+    if asked {
+        group.failed(held.target.id);
+    }
+    let server = &*held.target.name;
+    gateway.metrics.upstream_failures.with_label_values(&[server]).inc();
+}
+
+/// Connects to a server, in the time that there is for that.
+pub(super) async fn dial(
+    setup: &Setup,
+    group: &UpstreamGroup,
+    held: &Held,
+    forward: &Forward,
+    client: &Connection,
+) -> Result<Stream, Failed> {
+    let via = Via { tcp: setup.tcp, client: Some(client) };
+    let patience = forward.connect.unwrap_or(setup.config.timeouts.upstream_connect).get();
+    match timeout(patience, group.connect(&held.target, &via)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => {
+            let asked = was_asked(&error);
+            Err(Failed { asked, ..Failed::new(unreachable(), error.to_string()) })
+        }
+        Err(_) => Err(Failed::new(Refusal::gateway_timeout(), "no connection in time")),
+    }
+}
+
+/// Which server it was is the operator's business, not the client's.
+pub(super) fn unreachable() -> Refusal {
+    Refusal::bad_gateway("No upstream server could be reached.")
 }
 
 /// Asks one server: connects, sends the request, reads the head of the answer.
@@ -322,18 +353,7 @@ async fn ask(
 ) -> Result<(Stream, Answer, Vec<u8>), Failed> {
     let timeouts = &setup.config.timeouts;
     let target = &held.target;
-    let via = Via { tcp: setup.tcp, client: Some(connection) };
-    let patience = forward.connect.unwrap_or(timeouts.upstream_connect).get();
-    let mut stream = match timeout(patience, group.connect(target, &via)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            // Which server it was is the operator's business, not the client's.
-            let refusal = Refusal::bad_gateway("No upstream server could be reached.");
-            let asked = was_asked(&error);
-            return Err(Failed { asked, ..Failed::new(refusal, error.to_string()) });
-        }
-        Err(_) => return Err(Failed::new(Refusal::gateway_timeout(), "no connection in time")),
-    };
+    let mut stream = dial(setup, group, held, forward, connection).await?;
     let mut headers = request.headers.clone();
     let changes =
         Rendered::new(&route.config.request_headers, facts, connection, &headers, &target.name);
