@@ -113,11 +113,8 @@ static FORWARDED: Written = Written::new("Forwarded", "forwarded");
 /// Whether this hop writes the line itself; `name` is in lower case.
 fn is_written(name: &str) -> bool {
     // Most names are told by their first letter.
-    let (first, ours) = (
-        name.as_bytes().first(),
-        [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST, &X_REAL_IP, &X_REQUEST_ID],
-    );
-    match first {
+    let ours = [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST, &X_REAL_IP, &X_REQUEST_ID];
+    match name.as_bytes().first() {
         Some(b'x') => {
             ours.iter().map(|line| line.name.as_str()).any(|n| n == name || is_alike(name, n))
         }

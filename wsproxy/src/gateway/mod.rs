@@ -61,6 +61,7 @@ pub use setup::try_files;
 const READ: usize = 8 * 1024;
 /// Room for one read, in bytes, at least: most heads fit.
 const HEAD: usize = 1024;
+
 /// What to try where the system's words leave it open.
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
