@@ -10,7 +10,7 @@ fuzz_target!(|data: &[u8]| {
     let [rules, split, bytes @ ..] = data else {
         return;
     };
-    let rules = Rules { allowed_rsv: rules & 0x70, must_be_masked: rules & 3 };
+    let rules = Rules { allowed_rsv: rules & 0x70, ..Rules::of(rules & 3) };
 
     let mut whole = FrameCursor::default();
     whole.advance(bytes, rules);
@@ -31,6 +31,18 @@ fuzz_target!(|data: &[u8]| {
     }
     assert_eq!(chunked, whole);
 
+    // Enforced, the same rules name a place in front of the first frame that breaks one.
+    let strict = Rules { enforced: u16::MAX, max_frame: 100, max_message: 200, ..rules };
+    let mut judged = FrameCursor::default();
+    match judged.advance_to_forbidden(bytes, strict) {
+        None => assert_eq!(judged.violations, 0),
+        Some(at) => {
+            let mut good = FrameCursor::default();
+            good.advance(&bytes[..at], strict);
+            assert!(good.at_boundary() && good.violations == 0);
+        }
+    }
+
     match whole.wanted() {
         Wanted::Header(more) => assert!((1..=12).contains(&more)),
         Wanted::Payload(more) => assert!(more > 0 && !whole.at_boundary()),
@@ -38,19 +50,21 @@ fuzz_target!(|data: &[u8]| {
     }
     // Every byte is payload or header, and a header takes 2 to 14 bytes.
     if !whole.is_lost() {
-        let headers = bytes.len() as u64 - whole.payload_bytes - u64::from(whole.header_have);
-        assert!((whole.frames * 2..=whole.frames * 14).contains(&headers));
+        let headers = bytes.len() as u64 - whole.counts.payload_bytes() - u64::from(whole.header_have);
+        assert!((whole.counts.frames * 2..=whole.counts.frames * 14).contains(&headers));
     }
 });
 
 fn only_grows(before: &FrameCursor, after: &FrameCursor) -> bool {
-    after.frames >= before.frames
-        && after.messages >= before.messages
-        && after.messages <= after.frames
-        && after.payload_bytes >= before.payload_bytes
+    let (new, old) = (&after.counts, &before.counts);
+    new.frames >= old.frames
+        && new.messages() >= old.messages()
+        && new.messages() <= new.frames
+        && new.sizes.iter().sum::<u64>() == new.messages()
+        && new.payload_bytes() >= old.payload_bytes()
         && after.violations & before.violations == before.violations
         && (before.close_code == 0 || after.close_code == before.close_code)
-        && after.in_message < 2
+        && after.in_message < 3
         && after.header_have < 14
 }
 
@@ -63,7 +77,7 @@ fn walk(cursor: &mut FrameCursor, chunk: &[u8], rules: Rules) {
             WalkEnd::BoundReached => assert!(outcome.consumed > 0),
             WalkEnd::Done => return assert!(rest.is_empty()),
             WalkEnd::Lost => return,
-            WalkEnd::LoadFailed => panic!("a slice holds what it promised"),
+            WalkEnd::LoadFailed | WalkEnd::Forbidden => panic!("a slice holds all, nothing is enforced"),
         }
     }
 }

@@ -14,48 +14,127 @@ mod rules;
 mod walk;
 
 pub use header::MAX_HEADER;
-use header::{BINARY, CLOSE, CONTINUATION, Header, PING, PONG};
+use header::{BINARY, CLOSE, CONTINUATION, Header, PING, PONG, TEXT};
 pub use rules::{
     MASKING_EITHER, MASKING_FORBIDDEN, MASKING_REQUIRED, RSV1, RSV2, RSV3, Rules,
     close_code_may_travel, violation,
 };
 pub use walk::{HeaderSource, Walk, WalkEnd, WalkOutcome};
 
+/// What has passed of one direction's stream. Counters wrap; those of a peer who breaks the rules
+/// are what can be made of it.
+#[repr(C)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Counts {
+    /// Frames of any kind, reserved opcodes included.
+    pub frames: u64,
+    /// Text messages whose last frame has begun.
+    pub text_messages: u64,
+    /// Binary messages whose last frame has begun.
+    pub binary_messages: u64,
+    /// Payload bytes of text messages that have passed.
+    pub text_bytes: u64,
+    /// Payload bytes of binary messages that have passed.
+    pub binary_bytes: u64,
+    /// Payload bytes that have passed of control frames, and of frames that belong to no message.
+    pub other_bytes: u64,
+    /// Close frames.
+    pub closes: u64,
+    /// Ping frames.
+    pub pings: u64,
+    /// Pong frames.
+    pub pongs: u64,
+    /// Messages by the size of their payload, see [`size_class`].
+    pub sizes: [u64; SIZES],
+}
+
+impl Counts {
+    /// Text and binary messages.
+    #[inline(always)]
+    pub const fn messages(&self) -> u64 {
+        self.text_messages.wrapping_add(self.binary_messages)
+    }
+
+    /// Payload bytes of all frames.
+    #[inline(always)]
+    pub const fn payload_bytes(&self) -> u64 {
+        self.text_bytes.wrapping_add(self.binary_bytes).wrapping_add(self.other_bytes)
+    }
+
+    /// Adds those of another stream.
+    pub fn add(&mut self, other: &Self) {
+        let pairs = [
+            (&mut self.frames, other.frames),
+            (&mut self.text_messages, other.text_messages),
+            (&mut self.binary_messages, other.binary_messages),
+            (&mut self.text_bytes, other.text_bytes),
+            (&mut self.binary_bytes, other.binary_bytes),
+            (&mut self.other_bytes, other.other_bytes),
+            (&mut self.closes, other.closes),
+            (&mut self.pings, other.pings),
+            (&mut self.pongs, other.pongs),
+        ];
+        for (sum, more) in pairs {
+            *sum = sum.wrapping_add(more);
+        }
+        for (sum, more) in self.sizes.iter_mut().zip(other.sizes) {
+            *sum = sum.wrapping_add(more);
+        }
+    }
+}
+
+/// How a Pong begins: FIN, no RSV bit (section 5.5.3).
+pub const PONG_FIRST_BYTE: u8 = 0x8A;
+
+/// Classes of message sizes.
+pub const SIZES: usize = 16;
+
+/// Largest payload, in bytes, of a class of message sizes: 4, 16, 64 and so on to 1 GiB; the last
+/// class has no limit.
+pub const fn size_limit(class: usize) -> Option<u64> {
+    if class + 1 < SIZES { Some(4 << (2 * class)) } else { None }
+}
+
+/// The class of a message with so many bytes of payload.
+#[inline(always)]
+pub const fn size_class(bytes: u64) -> usize {
+    // The limits are powers of 4: half the bits of the largest number that is below the size.
+    let bits = 64 - bytes.saturating_sub(1).leading_zeros() as usize;
+    let class = bits.saturating_sub(1) / 2;
+    if class < SIZES { class } else { SIZES - 1 }
+}
+
 /// The position in one direction's stream, and its counters. All zero: a stream not begun.
 ///
 /// Crosses the kernel border in a map: explicit widths, no padding, native endianness (both
-/// sides are one machine), one cache line. Any bit pattern is safe to go on with, a nonsensical
-/// one just gives nonsensical counts. Counters wrap.
+/// sides are one machine). Any bit pattern is safe to go on with, a nonsensical one just gives
+/// nonsensical counts.
 #[repr(C)]
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct FrameCursor {
     /// Payload bytes of the present frame that are still to come.
     pub payload_left: u64,
-    /// Frames of any kind, reserved opcodes included.
-    pub frames: u64,
-    /// Text and binary messages whose last frame has begun.
-    pub messages: u64,
-    /// Payload bytes that have passed, those of control frames included.
-    pub payload_bytes: u64,
-    /// Close frames.
-    pub closes: u32,
-    /// Ping frames.
-    pub pings: u32,
-    /// Pong frames.
-    pub pongs: u32,
-    /// The first close code, unmasked; 0 for none (a code of 0 on the wire is a violation).
-    pub close_code: u16,
-    /// Bits of `violation`, never cleared here.
-    pub violations: u16,
+    /// Payload bytes of the message under way, of those frames that have begun.
+    pub message_bytes: u64,
     /// The bytes of an incomplete header, zeros behind them. For a Close the code belongs to it.
     pub header: [u8; 14],
     /// How many bytes of `header` are there; 0 while none or while in a payload.
     pub header_have: u8,
-    /// 1 inside a fragmented message (section 5.4), else 0.
+    /// The opcode of the fragmented message (section 5.4) under way; 0: there is none.
     pub in_message: u8,
+    /// The first close code, unmasked; 0 for none (a code of 0 on the wire is a violation).
+    pub close_code: u16,
+    /// Bits of `violation`, never cleared here.
+    pub violations: u16,
+    /// What the payload under way is counted as: the opcode of its message; 0: no message's.
+    pub payload_kind: u8,
+    /// Room.
+    pub reserved: [u8; 3],
+    /// What has passed.
+    pub counts: Counts,
 }
 
-const _: () = assert!(size_of::<FrameCursor>() == 64 && align_of::<FrameCursor>() == 8);
+const _: () = assert!(size_of::<FrameCursor>() == 240 && align_of::<FrameCursor>() == 8);
 
 /// What the cursor has a use for next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -147,7 +226,12 @@ impl FrameCursor {
     pub fn skip_payload(&mut self, n: u64) -> u64 {
         let n = if n < self.payload_left { n } else { self.payload_left };
         self.payload_left -= n;
-        self.payload_bytes = self.payload_bytes.wrapping_add(n);
+        let passed = match self.payload_kind as u32 {
+            TEXT => &mut self.counts.text_bytes,
+            BINARY => &mut self.counts.binary_bytes,
+            _ => &mut self.counts.other_bytes,
+        };
+        *passed = passed.wrapping_add(n);
         n
     }
 
@@ -171,6 +255,32 @@ impl FrameCursor {
         if self.is_lost() { bytes.len() } else { bytes.len() - rest.len() }
     }
 
+    /// Follows `bytes` up to the first frame that breaks an enforced rule, and returns where in
+    /// them that begins: 0 also if it began before them. `None`: none does, all are followed.
+    pub fn advance_to_forbidden(&mut self, bytes: &[u8], rules: Rules) -> Option<usize> {
+        let mut at = 0;
+        let mut frame = 0;
+        while at < bytes.len() {
+            if self.is_forbidden(rules) {
+                return Some(frame);
+            }
+            if self.is_lost() {
+                return None;
+            }
+            if self.at_boundary() {
+                frame = at;
+            }
+            at += self.step(bytes.get(at..).unwrap_or_default(), rules);
+        }
+        self.is_forbidden(rules).then_some(frame)
+    }
+
+    /// An enforced rule was broken.
+    #[inline(always)]
+    pub fn is_forbidden(&self, rules: Rules) -> bool {
+        self.violations & rules.enforced != 0
+    }
+
     /// One header, or one stretch of payload.
     fn step(&mut self, bytes: &[u8], rules: Rules) -> usize {
         if self.payload_left != 0 {
@@ -192,13 +302,15 @@ impl FrameCursor {
         if self.is_lost() {
             return;
         }
-        self.frames = self.frames.wrapping_add(1);
+        let counts = &mut self.counts;
+        counts.frames = counts.frames.wrapping_add(1);
         self.payload_left = header.payload_length();
+        self.payload_kind = 0;
         match header.opcode() {
-            CONTINUATION..=BINARY => self.count_data(header),
+            CONTINUATION..=BINARY => self.count_data(header, rules),
             CLOSE => self.count_close(header),
-            PING => self.pings = self.pings.wrapping_add(1),
-            PONG => self.pongs = self.pongs.wrapping_add(1),
+            PING => counts.pings = counts.pings.wrapping_add(1),
+            PONG => counts.pongs = counts.pongs.wrapping_add(1),
             _ => {}
         }
     }
@@ -206,7 +318,7 @@ impl FrameCursor {
     /// Fragmentation (section 5.4). A data frame inside a message starts a new one; a continuation
     /// of nothing belongs to none.
     #[inline(always)]
-    fn count_data(&mut self, header: Header) {
+    fn count_data(&mut self, header: Header, rules: Rules) {
         let continues = header.opcode() == CONTINUATION;
         if continues && self.in_message == 0 {
             self.violations |= violation::CONTINUATION_WITHOUT_START;
@@ -215,14 +327,36 @@ impl FrameCursor {
         if !continues && self.in_message != 0 {
             self.violations |= violation::DATA_INSIDE_MESSAGE;
         }
-        self.messages = self.messages.wrapping_add(header.fin() as u64);
-        self.in_message = 1 - header.fin() as u8;
+        let before = if continues { self.message_bytes } else { 0 };
+        let bytes = before.saturating_add(self.payload_left);
+        if rules.max_message != 0 && bytes > rules.max_message {
+            self.violations |= violation::MESSAGE_TOO_LONG;
+        }
+        let kind = if continues { self.in_message } else { header.opcode() as u8 };
+        self.payload_kind = kind;
+        if header.fin() == 0 {
+            self.in_message = kind;
+            self.message_bytes = bytes;
+            return;
+        }
+        self.in_message = 0;
+        self.message_bytes = 0;
+        let counts = &mut self.counts;
+        let messages = if kind as u32 == TEXT {
+            &mut counts.text_messages
+        } else {
+            &mut counts.binary_messages
+        };
+        *messages = messages.wrapping_add(1);
+        // The mask says to the verifier, and to the compiler, what `size_class` promises.
+        let class = &mut counts.sizes[size_class(bytes) & (SIZES - 1)];
+        *class = class.wrapping_add(1);
     }
 
     /// A Close (section 5.5.1). Its code came with the header, so those two bytes have passed.
     #[inline(always)]
     fn count_close(&mut self, header: Header) {
-        self.closes = self.closes.wrapping_add(1);
+        self.counts.closes = self.counts.closes.wrapping_add(1);
         if !header.has_close_code() {
             return;
         }

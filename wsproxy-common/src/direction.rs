@@ -5,6 +5,8 @@
 //! when. In short: whoever is the owner moves the bytes; `handed`, `diverted`
 //! and `relayed` prove that nothing is on the way when the owner changes.
 
+use crate::cursor::{FrameCursor, Rules};
+
 /// Who moves the bytes of a direction. Stored as `u64` because both sides
 /// compare-and-swap it and BPF has 64-bit atomics on every supported kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +22,8 @@ pub enum Owner {
     Resume = 2,
 }
 
-/// One direction. Two cache lines: what BPF writes per packet, and what only
-/// user space writes.
+/// One direction: a cache line that BPF writes per packet, one that only user space writes, and
+/// the frame cursor.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct Direction {
@@ -53,14 +55,28 @@ pub struct Direction {
     pub relay_bytes: u64,
     /// Bumped whenever the slot gets new sockets; events carry it.
     pub generation: u64,
+    /// [`FOLLOW_FRAMES`] and other bits; 0: BPF does not look at frames. Written by user space.
+    pub follow: u64,
+    /// What the frames of S may look like. Written by user space before the sockets enter.
+    pub rules: Rules,
     /// Room for more of user space's own.
-    pub reserved_user: [u64; 5],
+    pub reserved_user: u64,
+
+    /// Where the stream stands in its frames, and what has passed, as of the bytes in `handed`
+    /// that come from S. Written by the owner: by BPF after it has announced a packet in `handed`
+    /// and before that can be in T's TCP.
+    pub cursor: FrameCursor,
 }
+
+/// Bit of [`Direction::follow`]: the frames of this direction are followed.
+pub const FOLLOW_FRAMES: u64 = 1;
+/// Bit of [`Direction::follow`]: a Pong, or the begin of one, is for user space to look at.
+pub const WATCH_PONGS: u64 = 2;
 
 /// Bit of [`Direction::expected_seq`] that says that its lower half counts.
 pub const EXPECTED_KNOWN: u64 = 1 << 32;
 
-const _: () = assert!(size_of::<Direction>() == 128 && align_of::<Direction>() == 64);
+const _: () = assert!(size_of::<Direction>() == 384 && align_of::<Direction>() == 64);
 
 impl Owner {
     /// The owner that a record's word stands for; anything unknown is

@@ -30,6 +30,10 @@ pub const LINEARISE_MAX: u32 = 32 * 1024;
 /// fragment nearly always, and goes in one call as it is.
 pub const LINEARISE_MIN: u32 = 4 * 1024;
 
+/// Most frames (or pieces of their headers) that the verdict program follows in one skb: some
+/// 100 us. A packet with more goes to user space.
+pub const FRAMES_MAX: u32 = 1024;
+
 /// Name of the [`SocketOffsets`] global in the object's `.rodata`.
 pub const SOCKET_OFFSETS: &str = "SOCKET_OFFSETS";
 

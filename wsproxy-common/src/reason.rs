@@ -35,11 +35,19 @@ pub enum Reason {
     /// Passed and taken from the kernel: the front could not be cut off; user space ends the
     /// session in a reset.
     TrimFailed = 13,
+    /// Passed and taken from the kernel: a Pong that user space waits for may be in it.
+    Pong = 14,
+    /// Passed and taken from the kernel: a frame breaks a rule that is enforced, or a limit.
+    Forbidden = 15,
+    /// Passed and taken from the kernel: more frames than [`crate::layout::FRAMES_MAX`].
+    ManyFrames = 16,
+    /// Passed and taken from the kernel: a frame's header could not be read.
+    HeaderUnread = 17,
 }
 
 impl Reason {
     /// How many there are; the length of the counter array.
-    pub const COUNT: u32 = 14;
+    pub const COUNT: u32 = 18;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -57,6 +65,10 @@ impl Reason {
         Self::NotifyLost,
         Self::Trimmed,
         Self::TrimFailed,
+        Self::Pong,
+        Self::Forbidden,
+        Self::ManyFrames,
+        Self::HeaderUnread,
     ];
 
     /// The label under which metrics and logs name it.
@@ -77,7 +89,27 @@ impl Reason {
             Self::NotifyLost => "notify_lost",
             Self::Trimmed => "trimmed",
             Self::TrimFailed => "trim_failed",
+            Self::Pong => "pong",
+            Self::Forbidden => "forbidden_frame",
+            Self::ManyFrames => "many_frames",
+            Self::HeaderUnread => "header_unread",
         }
+    }
+
+    /// Whether it takes the direction from the kernel and gives it to user space.
+    #[must_use]
+    pub const fn is_diversion(self) -> bool {
+        matches!(
+            self,
+            Self::ResumeLost
+                | Self::TargetGone
+                | Self::NoRoom
+                | Self::TrimFailed
+                | Self::Pong
+                | Self::Forbidden
+                | Self::ManyFrames
+                | Self::HeaderUnread
+        )
     }
 
     /// The reason with this number.

@@ -9,7 +9,7 @@ use tungstenite::Bytes;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::Frame as WireFrame;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
-use wsproxy_common::cursor::{FrameCursor, Rules, WalkEnd};
+use wsproxy_common::cursor::{Counts, FrameCursor, Rules, WalkEnd, size_class};
 
 /// Feeds `bytes` in every way there is, cut at `cuts`; all must end in the reference's summary.
 fn check(bytes: &[u8], cuts: &[usize], rules: Rules) -> FrameCursor {
@@ -55,14 +55,21 @@ fn walk_chunk(cursor: &mut FrameCursor, chunk: &[u8], headers: u32, rules: Rules
             WalkEnd::BoundReached => assert!(outcome.consumed > 0),
             WalkEnd::Done => return assert!(rest.is_empty()),
             WalkEnd::Lost => return,
-            WalkEnd::LoadFailed => panic!("a slice holds what it promised"),
+            WalkEnd::LoadFailed | WalkEnd::Forbidden => {
+                panic!("a slice holds all, nothing is enforced")
+            }
         }
     }
 }
 
 fn any_rules() -> impl Strategy<Value = Rules> {
-    (0u8..8, 0u8..3)
-        .prop_map(|(rsv, must_be_masked)| Rules { allowed_rsv: rsv << 4, must_be_masked })
+    let limit = || prop_oneof![Just(0), 1u64..300];
+    (0u8..8, 0u8..3, limit(), limit()).prop_map(|(rsv, masked, max_frame, max_message)| Rules {
+        allowed_rsv: rsv << 4,
+        max_frame,
+        max_message,
+        ..Rules::of(masked)
+    })
 }
 
 fn any_length() -> impl Strategy<Value = usize> {
@@ -151,11 +158,11 @@ proptest! {
         let cursor = check(&stream(&frames), &cuts, Rules::FROM_CLIENT);
         prop_assert_eq!(cursor.violations, 0);
         prop_assert!(cursor.at_boundary());
-        prop_assert_eq!(cursor.frames, frames.len() as u64);
+        prop_assert_eq!(cursor.counts.frames, frames.len() as u64);
         let payload: usize = frames.iter().map(|frame| frame.payload.len()).sum();
-        prop_assert_eq!(cursor.payload_bytes, payload as u64);
+        prop_assert_eq!(cursor.counts.payload_bytes(), payload as u64);
         let is_end = |frame: &&Frame| matches!(frame.first_byte, 0x80..=0x82);
-        prop_assert_eq!(cursor.messages, frames.iter().filter(is_end).count() as u64);
+        prop_assert_eq!(cursor.counts.messages(), frames.iter().filter(is_end).count() as u64);
     }
 
     #[test]
@@ -197,10 +204,15 @@ proptest! {
         code in prop_oneof![1000u16..1004, 1007u16..1015, 3000u16..5000],
         cuts in cuts(),
     ) {
-        let (mut bytes, mut expected) = (vec![], FrameCursor::default());
+        let (mut bytes, mut counts) = (vec![], Counts::default());
         let mut write = |mut frame: WireFrame| {
-            expected.frames += 1;
-            expected.payload_bytes += frame.payload().len() as u64;
+            counts.frames += 1;
+            let passed = frame.payload().len() as u64;
+            match frame.header().opcode {
+                OpCode::Control(_) => counts.other_bytes += passed,
+                OpCode::Data(Data::Text) => counts.text_bytes += passed,
+                _ => counts.binary_bytes += passed,
+            }
             frame.header_mut().mask = key;
             frame.format(&mut bytes).unwrap();
         };
@@ -210,30 +222,34 @@ proptest! {
             match kind {
                 0 => {
                     write(WireFrame::ping(small));
-                    expected.pings += 1;
+                    counts.pings += 1;
                 }
                 1 => {
                     write(WireFrame::pong(small));
-                    expected.pongs += 1;
+                    counts.pongs += 1;
                 }
                 2 => {
                     write(WireFrame::message(payload, OpCode::Data(Data::Text), true));
-                    expected.messages += 1;
+                    counts.text_messages += 1;
+                    counts.sizes[size_class(size as u64)] += 1;
                 }
                 _ => {
                     write(WireFrame::message(payload.clone(), OpCode::Data(Data::Binary), false));
                     write(WireFrame::message(payload.clone(), OpCode::Data(Data::Continue), false));
                     write(WireFrame::message(payload, OpCode::Data(Data::Continue), true));
-                    expected.messages += 1;
+                    counts.binary_messages += 1;
+                    counts.sizes[size_class(3 * size as u64)] += 1;
                 }
             }
         }
         let reason = "done".into();
         write(WireFrame::close(Some(CloseFrame { code: CloseCode::from(code), reason })));
-        expected.closes = 1;
-        expected.close_code = code;
+        counts.closes = 1;
         let rules = if key.is_some() { Rules::FROM_CLIENT } else { Rules::FROM_SERVER };
-        prop_assert_eq!(check(&bytes, &cuts, rules), expected);
+        let found = check(&bytes, &cuts, rules);
+        prop_assert_eq!(found.counts, counts);
+        prop_assert_eq!((found.close_code, found.violations), (code, 0));
+        prop_assert!(found.at_boundary());
     }
 }
 
@@ -247,7 +263,7 @@ fn the_fuzz_corpus() {
         let [rules, split, bytes @ ..] = &data[..] else {
             continue;
         };
-        let rules = Rules { allowed_rsv: rules & 0x70, must_be_masked: rules & 3 };
+        let rules = Rules { allowed_rsv: rules & 0x70, ..Rules::of(rules & 3) };
         let step = usize::from(*split).max(1);
         let cuts: Vec<usize> = (0..bytes.len()).step_by(step).collect();
         check(bytes, &cuts, rules);

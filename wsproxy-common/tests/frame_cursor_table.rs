@@ -4,11 +4,11 @@ mod support;
 
 use support::{Frame, Summary, reference, stream};
 use wsproxy_common::cursor::{
-    FrameCursor, MASKING_EITHER, RSV1, Rules, WalkEnd, Wanted, close_code_may_travel,
-    violation as v,
+    Counts, FrameCursor, MASKING_EITHER, RSV1, Rules, SIZES, WalkEnd, Wanted,
+    close_code_may_travel, size_class, size_limit, violation as v,
 };
 
-const EITHER: Rules = Rules { allowed_rsv: 0, must_be_masked: MASKING_EITHER };
+const EITHER: Rules = Rules::of(MASKING_EITHER);
 
 fn advanced(bytes: &[u8], rules: Rules) -> FrameCursor {
     let mut cursor = FrameCursor::default();
@@ -49,13 +49,13 @@ fn every_header_form() {
                 Wanted::Nothing => panic!("lost"),
             }
             cursor.advance(&bytes[at..], EITHER);
-            let expected = FrameCursor {
-                frames: 1,
-                messages: 1,
-                payload_bytes: payload as u64,
-                ..FrameCursor::default()
-            };
-            assert_eq!(cursor, expected, "{payload} bytes, form {form}, cut at {at}");
+            let counts = &cursor.counts;
+            assert_eq!(
+                (counts.frames, counts.messages(), counts.payload_bytes()),
+                (1, 1, payload as u64),
+                "{payload} bytes, form {form}, cut at {at}"
+            );
+            assert!(cursor.at_boundary() && cursor.violations == 0 && cursor.header == [0; 14]);
         }
     }
 }
@@ -107,12 +107,13 @@ fn every_violation() {
         let found = cursor.violations & !if frames.len() == 1 { v::DATA_INSIDE_MESSAGE } else { 0 };
         assert_eq!(found, *expected, "{name}");
         let lost = expected & v::LENGTH_TOP_BIT != 0;
-        assert_eq!(cursor.frames, if lost { 0 } else { frames.len() as u64 + 1 }, "{name}");
+        assert_eq!(cursor.counts.frames, if lost { 0 } else { frames.len() as u64 + 1 }, "{name}");
         assert_eq!(cursor.at_boundary(), !lost, "{name}");
         seen |= found;
     }
-    let all = v::NAMES.iter().fold(0, |all, (bit, _)| all | bit);
-    assert_eq!(seen, all, "a violation without a case");
+    assert_eq!(seen, v::OF_FRAMING, "a violation without a case");
+    let named = v::NAMES.iter().fold(0, |all, (bit, _)| all | bit);
+    assert_eq!(named, v::OF_FRAMING | v::OF_LIMITS);
 }
 
 #[test]
@@ -144,15 +145,15 @@ fn close_code_is_unmasked_and_the_first_one_stays() {
         for cut in 0..bytes.len() {
             let mut cursor = advanced(&bytes[..cut], EITHER);
             cursor.advance(&bytes[cut..], EITHER);
-            assert_eq!((cursor.close_code, cursor.closes), (1001, 3));
-            assert_eq!((cursor.violations, cursor.payload_bytes), (0, 14));
+            assert_eq!((cursor.close_code, cursor.counts.closes), (1001, 3));
+            assert_eq!((cursor.violations, cursor.counts.payload_bytes()), (0, 14));
             assert!(cursor.at_boundary());
         }
     }
     // Not in the 7-bit form: a violation, and its code is not looked for.
     let long = Frame::new(0x88, b"\x03\xE9going away").masked().form(2).bytes();
     let cursor = advanced(&long, EITHER);
-    assert_eq!((cursor.close_code, cursor.closes), (0, 1));
+    assert_eq!((cursor.close_code, cursor.counts.closes), (0, 1));
 }
 
 #[test]
@@ -183,7 +184,7 @@ fn a_frame_larger_than_memory() {
     assert_eq!(cursor.skip_payload(u64::MAX), 1);
     assert!(cursor.at_boundary());
     assert_eq!(cursor.skip_payload(1), 0);
-    assert_eq!(cursor.payload_bytes, length);
+    assert_eq!(cursor.counts.payload_bytes(), length);
 }
 
 #[test]
@@ -224,7 +225,7 @@ fn walks_stop_where_they_are_told() {
             "{there} {promised} {headers}"
         );
         cursor.advance(&bytes[outcome.consumed as usize..], EITHER);
-        assert_eq!((cursor.frames, cursor.payload_bytes), (2, 6));
+        assert_eq!((cursor.counts.frames, cursor.counts.payload_bytes()), (2, 6));
     }
 }
 
@@ -248,9 +249,9 @@ fn a_cursor_of_nonsense_goes_on_without_panic() {
     for byte in 0..=u8::MAX {
         let mut cursor = FrameCursor {
             payload_left: u64::from(byte & 1) * u64::MAX,
-            payload_bytes: u64::MAX,
-            frames: u64::MAX,
-            pings: u32::MAX,
+            message_bytes: u64::MAX,
+            payload_kind: byte,
+            counts: Counts { frames: u64::MAX, binary_bytes: u64::MAX, ..Counts::default() },
             header: [byte; 14],
             header_have: byte,
             in_message: byte,
@@ -259,5 +260,62 @@ fn a_cursor_of_nonsense_goes_on_without_panic() {
         let _ = (cursor.wanted(), cursor.header_needed(), cursor.at_boundary());
         cursor.advance(&[0x89, 0x00, 0x89, 0x00, byte, byte], EITHER);
         cursor.walk(&mut &[byte; 40][..], 40, 40, EITHER);
+    }
+}
+
+#[test]
+fn sizes_have_their_classes() {
+    assert_eq!((size_class(0), size_class(4), size_class(5)), (0, 0, 1));
+    assert_eq!((size_class(1 << 30), size_class((1 << 30) + 1)), (14, 15));
+    assert_eq!(size_class(u64::MAX), 15);
+    for class in 0..SIZES {
+        let Some(limit) = size_limit(class) else {
+            assert_eq!(class, SIZES - 1);
+            continue;
+        };
+        assert_eq!((size_class(limit), size_class(limit + 1)), (class, class + 1));
+    }
+}
+
+#[test]
+fn limits_count_whole_messages() {
+    let rules = Rules { max_frame: 5, max_message: 7, ..EITHER };
+    let fragments = |last: &[u8]| [Frame::new(0x01, b"12345"), Frame::new(0x80, last)];
+    let judged = |frames: &[Frame]| advanced(&stream(frames), rules).violations;
+    assert_eq!(judged(&fragments(b"67")), 0);
+    assert_eq!(judged(&fragments(b"678")), v::MESSAGE_TOO_LONG);
+    assert_eq!(judged(&[Frame::new(0x82, b"123456")]), v::FRAME_TOO_LONG);
+    // One message after the other: each has the whole limit.
+    assert_eq!(judged(&[fragments(b"67"), fragments(b"67")].concat()), 0);
+    // Control frames belong to no message.
+    let [first, last] = fragments(b"67");
+    assert_eq!(judged(&[first, Frame::new(0x89, b"12345"), last]), 0);
+}
+
+#[test]
+fn the_forbidden_frame_is_found_before_its_first_byte() {
+    let good = Frame::new(0x81, b"good").masked();
+    let bad = Frame::new(0x83, b"bad").masked();
+    let bytes = stream(&[good.clone(), good.clone(), bad, good]);
+    let place = 20;
+    for enforced in [v::OF_FRAMING, v::OF_LIMITS] {
+        let rules = Rules { enforced, ..Rules::FROM_CLIENT };
+        let expected = (enforced == v::OF_FRAMING).then_some(place);
+        assert_eq!(FrameCursor::default().advance_to_forbidden(&bytes, rules), expected);
+        let walked = FrameCursor::default().walk(&mut &bytes[..], bytes.len() as u32, 99, rules);
+        let end = if expected.is_some() { WalkEnd::Forbidden } else { WalkEnd::Done };
+        assert_eq!(walked.end, end);
+    }
+    let rules = Rules { enforced: v::OF_FRAMING, ..Rules::FROM_CLIENT };
+    for cut in 0..bytes.len() {
+        let mut cursor = FrameCursor::default();
+        match cursor.advance_to_forbidden(&bytes[..cut], rules) {
+            // Its opcode is judged with its length.
+            Some(at) => assert!(at == place && cut >= place + 2, "cut at {cut}"),
+            None => {
+                let rest = cursor.advance_to_forbidden(&bytes[cut..], rules);
+                assert_eq!(rest, Some(place.saturating_sub(cut)), "cut at {cut}");
+            }
+        }
     }
 }

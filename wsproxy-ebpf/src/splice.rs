@@ -2,6 +2,8 @@
 //! socket of the session, or pass it to user space. `ARCHITECTURE.md`, "The
 //! splice protocol", has the rules; `tests/src/model` proves them.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::sk_action::{SK_DROP, SK_PASS},
@@ -13,12 +15,14 @@ use aya_ebpf::{
 };
 use wsproxy_common::{
     Direction, Owner, Reason,
+    cursor::FrameCursor,
     direction::{EXPECTED_KNOWN, opposite},
     layout::{LINEARISE_MAX, LINEARISE_MIN},
 };
 
 use crate::{
     atomic,
+    follow::follow,
     maps::{BY_COOKIE, DIRECTIONS, SOCKETS, count, notify},
     target,
 };
@@ -71,7 +75,6 @@ fn try_splice(ctx: &SkBuffContext) -> Reason {
         if len == 0 {
             return Reason::Empty;
         }
-        atomic::store(&raw mut (*record).last_activity_ns, bpf_ktime_get_coarse_ns());
         if !trimmed {
             atomic::store(&raw mut (*record).broken, 1);
             return take_away(index, record, len, 0, Reason::TrimFailed);
@@ -131,9 +134,18 @@ unsafe fn splice(ctx: &SkBuffContext, index: u32, record: *mut Direction, len: u
         }
 
         linearise(ctx, len);
+        let mut before = MaybeUninit::<FrameCursor>::uninit();
+        let followed = match follow(ctx, record, len, before.as_mut_ptr()) {
+            Ok(followed) => followed,
+            Err(reason) => return take_away(index, record, len, len, reason),
+        };
         if SOCKETS.redirect_skb(ctx, opposite(index), 0) != i64::from(SK_PASS) {
+            if followed {
+                (*record).cursor = before.assume_init_read();
+            }
             return take_away(index, record, len, len, Reason::TargetGone);
         }
+        atomic::store(&raw mut (*record).last_activity_ns, bpf_ktime_get_coarse_ns());
         let bytes = &raw mut (*record).kernel_bytes;
         atomic::store(bytes, atomic::load(bytes).wrapping_add(len));
         let skbs = &raw mut (*record).kernel_skbs;

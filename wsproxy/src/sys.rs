@@ -7,10 +7,13 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr::NonNull,
-    sync::atomic::AtomicU64,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
-use wsproxy_common::Direction;
+use wsproxy_common::{
+    Direction,
+    cursor::{FrameCursor, Rules},
+};
 
 /// [`Direction`] as user space sees it: the same words, accessed atomically,
 /// because BPF programs on other CPUs change them at any time.
@@ -29,7 +32,51 @@ pub struct SharedDirection {
     pub relayed: AtomicU64,
     pub relay_bytes: AtomicU64,
     pub generation: AtomicU64,
-    reserved_user: [AtomicU64; 5],
+    pub follow: AtomicU64,
+    rules: [AtomicU64; RULES_WORDS],
+    reserved_user: AtomicU64,
+    cursor: [AtomicU64; CURSOR_WORDS],
+}
+
+const RULES_WORDS: usize = size_of::<Rules>() / 8;
+const CURSOR_WORDS: usize = size_of::<FrameCursor>() / 8;
+
+impl SharedDirection {
+    /// The frame cursor. Whole only for the owner of the direction; the counters of others are
+    /// those of some moment, one by one.
+    #[must_use]
+    pub fn cursor(&self) -> FrameCursor {
+        let words = self.cursor.each_ref().map(|word| word.load(Ordering::Relaxed));
+        // SAFETY: `FrameCursor` is `repr(C)`, has this size, no padding, and every bit pattern is
+        // a value of it.
+        unsafe { std::mem::transmute::<[u64; CURSOR_WORDS], FrameCursor>(words) }
+    }
+
+    /// Sets the frame cursor: for the owner of the direction.
+    pub fn set_cursor(&self, cursor: &FrameCursor) {
+        // SAFETY: as above: no padding, so every byte is initialised.
+        let words = unsafe { std::mem::transmute::<FrameCursor, [u64; CURSOR_WORDS]>(*cursor) };
+        for (word, value) in self.cursor.iter().zip(words) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// What the frames may look like.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        let words = self.rules.each_ref().map(|word| word.load(Ordering::Relaxed));
+        // SAFETY: as for the cursor.
+        unsafe { std::mem::transmute::<[u64; RULES_WORDS], Rules>(words) }
+    }
+
+    /// Sets what the frames may look like: before the direction enters the kernel.
+    pub fn set_rules(&self, rules: &Rules) {
+        // SAFETY: as for the cursor.
+        let words = unsafe { std::mem::transmute::<Rules, [u64; RULES_WORDS]>(*rules) };
+        for (word, value) in self.rules.iter().zip(words) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
 }
 
 const _: () = {
@@ -48,6 +95,9 @@ const _: () = {
     assert!(offset_of!(SharedDirection, relayed) == offset_of!(Direction, relayed));
     assert!(offset_of!(SharedDirection, relay_bytes) == offset_of!(Direction, relay_bytes));
     assert!(offset_of!(SharedDirection, generation) == offset_of!(Direction, generation));
+    assert!(offset_of!(SharedDirection, follow) == offset_of!(Direction, follow));
+    assert!(offset_of!(SharedDirection, rules) == offset_of!(Direction, rules));
+    assert!(offset_of!(SharedDirection, cursor) == offset_of!(Direction, cursor));
 };
 
 /// The array of direction records: a mapping of the BPF map, or private memory

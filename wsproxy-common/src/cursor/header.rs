@@ -14,6 +14,7 @@ const LENGTH_64: u32 = 127;
 
 /// Opcodes (section 11.8).
 pub(super) const CONTINUATION: u32 = 0x0;
+pub(super) const TEXT: u32 = 0x1;
 pub(super) const BINARY: u32 = 0x2;
 pub(super) const CLOSE: u32 = 0x8;
 pub(super) const PING: u32 = 0x9;
@@ -147,6 +148,9 @@ impl Header {
         }
         if length >> 63 != 0 {
             found |= violation::LENGTH_TOP_BIT;
+        }
+        if rules.max_frame != 0 && length > rules.max_frame {
+            found |= violation::FRAME_TOO_LONG;
         }
         if opcode & 7 > 2 {
             found |= violation::RESERVED_OPCODE;

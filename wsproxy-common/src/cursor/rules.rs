@@ -15,8 +15,9 @@ pub const RSV2: u8 = 0x20;
 /// RSV3 in `Rules::allowed_rsv`.
 pub const RSV3: u8 = 0x10;
 
-/// What the frames of one direction may look like: a matter of the role and of the extensions
-/// that the handshake agreed on. Plain bytes, so that it can lie in a map beside the cursor.
+/// What the frames of one direction may look like: a matter of the role, of the extensions that
+/// the handshake agreed on, and of limits. Explicit widths, so that it can lie in a map beside the
+/// cursor. All zero but the masking: nothing is enforced, nothing limited.
 #[repr(C)]
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Rules {
@@ -24,13 +25,33 @@ pub struct Rules {
     pub allowed_rsv: u8,
     /// `MASKING_FORBIDDEN`, `MASKING_REQUIRED` or `MASKING_EITHER`.
     pub must_be_masked: u8,
+    /// Violations at which a walk stops.
+    pub enforced: u16,
+    /// Room.
+    pub reserved: u32,
+    /// Most bytes of payload of one frame; 0: any.
+    pub max_frame: u64,
+    /// Most bytes of payload of one message; 0: any. Compressed messages count as they travel.
+    pub max_message: u64,
 }
 
 impl Rules {
     /// Client to server, no extensions.
-    pub const FROM_CLIENT: Self = Self { allowed_rsv: 0, must_be_masked: MASKING_REQUIRED };
+    pub const FROM_CLIENT: Self = Self::of(MASKING_REQUIRED);
     /// Server to client, no extensions.
-    pub const FROM_SERVER: Self = Self { allowed_rsv: 0, must_be_masked: MASKING_FORBIDDEN };
+    pub const FROM_SERVER: Self = Self::of(MASKING_FORBIDDEN);
+
+    /// No extensions, nothing enforced, no limits.
+    pub const fn of(must_be_masked: u8) -> Self {
+        Self {
+            allowed_rsv: 0,
+            must_be_masked,
+            enforced: 0,
+            reserved: 0,
+            max_frame: 0,
+            max_message: 0,
+        }
+    }
 }
 
 /// The bits of `FrameCursor::violations`.
@@ -57,9 +78,18 @@ pub mod violation {
     pub const CLOSE_ONE_BYTE: u16 = 1 << 9;
     /// A close code that must not travel (section 7.4).
     pub const CLOSE_CODE_INVALID: u16 = 1 << 10;
+    /// A frame longer than `Rules::max_frame`.
+    pub const FRAME_TOO_LONG: u16 = 1 << 11;
+    /// A message longer than `Rules::max_message`.
+    pub const MESSAGE_TOO_LONG: u16 = 1 << 12;
+
+    /// The bits that break RFC 6455, whatever our limits are.
+    pub const OF_FRAMING: u16 = FRAME_TOO_LONG - 1;
+    /// The bits that break our limits.
+    pub const OF_LIMITS: u16 = FRAME_TOO_LONG | MESSAGE_TOO_LONG;
 
     /// Every bit with its name, for labels and logs.
-    pub const NAMES: [(u16, &str); 11] = [
+    pub const NAMES: [(u16, &str); 13] = [
         (RSV, "rsv"),
         (RESERVED_OPCODE, "reserved_opcode"),
         (CONTROL_FRAGMENTED, "control_fragmented"),
@@ -71,6 +101,8 @@ pub mod violation {
         (DATA_INSIDE_MESSAGE, "data_inside_message"),
         (CLOSE_ONE_BYTE, "close_one_byte"),
         (CLOSE_CODE_INVALID, "close_code_invalid"),
+        (FRAME_TOO_LONG, "frame_too_long"),
+        (MESSAGE_TOO_LONG, "message_too_long"),
     ];
 }
 

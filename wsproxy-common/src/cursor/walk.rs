@@ -49,12 +49,15 @@ pub enum WalkEnd {
     Lost,
     /// The source refused a header: the cursor stands at `consumed`.
     LoadFailed,
+    /// A frame breaks an enforced rule.
+    Forbidden,
 }
 
 /// The result of a walk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WalkOutcome {
-    /// Bytes followed; less than the length unless `end` is `Done` (or `Lost` at the last byte).
+    /// Bytes followed; less than the length unless `end` is `Done` (or `Lost` or
+    /// `Forbidden` at the last byte).
     pub consumed: u32,
     /// Why it stopped there.
     pub end: WalkEnd,
@@ -89,7 +92,7 @@ impl FrameCursor {
         while headers < max_headers && self.walk_one(src, &mut walk, rules) {
             headers += 1;
         }
-        self.walk_end(&walk)
+        self.walk_end(&walk, rules)
     }
 
     /// Starts a walk over `len` bytes with what they hold of the frame that is under way. Often
@@ -124,13 +127,15 @@ impl FrameCursor {
         let skipped = self.skip_payload(left as u64) as u32;
         walk.offset = walk.offset.wrapping_add(taken).wrapping_add(skipped);
         walk.left = left.wrapping_sub(skipped);
-        walk.left != 0
+        walk.left != 0 && !self.is_forbidden(rules)
     }
 
     /// How the walk ended, once the steps are over.
     #[inline(always)]
-    pub fn walk_end(&self, walk: &Walk) -> WalkOutcome {
-        let end = if self.is_lost() {
+    pub fn walk_end(&self, walk: &Walk, rules: Rules) -> WalkOutcome {
+        let end = if self.is_forbidden(rules) {
+            WalkEnd::Forbidden
+        } else if self.is_lost() {
             WalkEnd::Lost
         } else if walk.load_failed != 0 {
             WalkEnd::LoadFailed

@@ -2,7 +2,7 @@
 //! RFC 6455 section 5.2 draws them. It shares nothing with the cursor but the names of the bits.
 #![allow(dead_code)] // every test file uses its own part of this
 
-use wsproxy_common::cursor::{FrameCursor, Rules, violation as v};
+use wsproxy_common::cursor::{Counts, FrameCursor, Rules, SIZES, size_limit, violation as v};
 
 /// One frame to be written: anything may be wrong with it.
 #[derive(Clone, Debug)]
@@ -74,16 +74,12 @@ pub fn stream(frames: &[Frame]) -> Vec<u8> {
 /// What the reference found; the cursor must say the same.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    pub frames: u64,
-    pub messages: u64,
-    pub payload_bytes: u64,
-    pub closes: u32,
-    pub pings: u32,
-    pub pongs: u32,
+    pub counts: Counts,
     pub close_code: u16,
     pub violations: u16,
     pub payload_left: u64,
-    pub in_message: bool,
+    pub in_message: u8,
+    pub message_bytes: u64,
     pub between_frames: bool,
     pub header_bytes: Vec<u8>,
 }
@@ -91,16 +87,12 @@ pub struct Summary {
 impl Summary {
     pub fn of_cursor(c: &FrameCursor) -> Self {
         Self {
-            frames: c.frames,
-            messages: c.messages,
-            payload_bytes: c.payload_bytes,
-            closes: c.closes,
-            pings: c.pings,
-            pongs: c.pongs,
+            counts: c.counts,
             close_code: c.close_code,
             violations: c.violations,
             payload_left: c.payload_left,
-            in_message: c.in_message != 0,
+            in_message: c.in_message,
+            message_bytes: c.message_bytes,
             between_frames: c.at_boundary(),
             header_bytes: c.header[..c.header_have as usize].to_vec(),
         }
@@ -186,6 +178,7 @@ fn judge(p: &Parsed, rules: Rules) -> Vec<u16> {
     check(!p.minimal, v::LENGTH_NOT_MINIMAL);
     check(p.length > i64::MAX as u64, v::LENGTH_TOP_BIT);
     check(p.opcode == 8 && p.length == 1, v::CLOSE_ONE_BYTE);
+    check(rules.max_frame != 0 && p.length > rules.max_frame, v::FRAME_TOO_LONG);
     found
 }
 
@@ -208,26 +201,46 @@ pub fn reference(bytes: &[u8], rules: Rules) -> Summary {
         if p.length > i64::MAX as u64 {
             return sum;
         }
-        sum.frames += 1;
+        sum.counts.frames += 1;
+        let mut kind = 0;
         match (p.opcode, sum.in_message) {
-            (0, false) => sum.violations |= v::CONTINUATION_WITHOUT_START,
-            (0, true) if p.fin => {
-                sum.messages += 1;
-                sum.in_message = false;
+            (0, 0) => sum.violations |= v::CONTINUATION_WITHOUT_START,
+            (0, of) => kind = of,
+            (of @ (1 | 2), inside) => {
+                sum.violations |= if inside != 0 { v::DATA_INSIDE_MESSAGE } else { 0 };
+                sum.message_bytes = 0;
+                kind = of;
             }
-            (1 | 2, inside) => {
-                sum.violations |= if inside { v::DATA_INSIDE_MESSAGE } else { 0 };
-                sum.messages += u64::from(p.fin);
-                sum.in_message = !p.fin;
-            }
-            (8, _) => sum.closes += 1,
-            (9, _) => sum.pings += 1,
-            (10, _) => sum.pongs += 1,
+            (8, _) => sum.counts.closes += 1,
+            (9, _) => sum.counts.pings += 1,
+            (10, _) => sum.counts.pongs += 1,
             _ => {}
         }
+        if kind != 0 {
+            let total = sum.message_bytes.saturating_add(p.length);
+            if rules.max_message != 0 && total > rules.max_message {
+                sum.violations |= v::MESSAGE_TOO_LONG;
+            }
+            if p.fin {
+                *match kind {
+                    1 => &mut sum.counts.text_messages,
+                    _ => &mut sum.counts.binary_messages,
+                } += 1;
+                let limits = (0..SIZES).map(|class| size_limit(class).unwrap_or(u64::MAX));
+                let class = limits.into_iter().position(|limit| total <= limit).unwrap();
+                sum.counts.sizes[class] += 1;
+            }
+            sum.in_message = if p.fin { 0 } else { kind };
+            sum.message_bytes = if p.fin { 0 } else { total };
+        }
+        let counted = match kind {
+            1 => &mut sum.counts.text_bytes,
+            2 => &mut sum.counts.binary_bytes,
+            _ => &mut sum.counts.other_bytes,
+        };
         let mut left = p.length;
         if let Some(code) = p.close_code.map(u16::from_be_bytes) {
-            sum.payload_bytes += 2;
+            *counted += 2;
             left -= 2;
             sum.violations |= if code_is_valid(code) { 0 } else { v::CLOSE_CODE_INVALID };
             if sum.close_code == 0 {
@@ -236,7 +249,7 @@ pub fn reference(bytes: &[u8], rules: Rules) -> Summary {
         }
         rest = &rest[p.size..];
         let here = left.min(rest.len() as u64);
-        sum.payload_bytes += here;
+        *counted += here;
         if here < left {
             sum.payload_left = left - here;
             return sum;

@@ -1,0 +1,106 @@
+//! The frames in an skb (`wsproxy_common::cursor`).
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::generated::{bpf_loop, bpf_skb_load_bytes},
+    programs::SkBuffContext,
+};
+use wsproxy_common::{
+    Direction, Reason,
+    cursor::{FrameCursor, HeaderSource, PONG_FIRST_BYTE, Walk, WalkEnd},
+    direction::{FOLLOW_FRAMES, WATCH_PONGS},
+    layout::FRAMES_MAX,
+};
+
+use crate::atomic;
+
+/// The skb's bytes.
+struct Skb(*mut c_void);
+
+impl HeaderSource for Skb {
+    #[inline(always)]
+    fn load(&mut self, offset: u32, want: u32, out: &mut [u8; 14]) -> bool {
+        // SAFETY: the context of the running program, and a buffer of at least `want` bytes.
+        unsafe { bpf_skb_load_bytes(self.0, offset, out.as_mut_ptr().cast(), want) == 0 }
+    }
+}
+
+/// What a step of the walk works on. The cursor is led where it lies: what comes from a map's
+/// memory is a plain number to the verifier, what comes from the stack has a history that it
+/// would follow through every branch.
+#[repr(C)]
+struct Context {
+    record: *mut Direction,
+    walk: Walk,
+    skb: Skb,
+}
+
+/// One frame; a callback of `bpf_loop`: not 0 ends it.
+unsafe extern "C" fn step(_nth: u64, context: *mut c_void) -> i64 {
+    // SAFETY: `bpf_loop` gives what `follow` gave it; the record is in the map.
+    unsafe {
+        let Context { record, walk, skb } = &mut *context.cast::<Context>();
+        let rules = (**record).rules;
+        i64::from(!(**record).cursor.walk_one(skb, walk, rules))
+    }
+}
+
+/// Leads the cursor over an skb of `len` bytes. `before` gets what it was, to be put back when
+/// the skb is not redirected after all; there is nothing of it unless the answer is `Ok(true)`.
+/// `Ok(false)`: this direction is not followed. `Err`: the skb is for user space, which follows
+/// it itself; the cursor stands in front of it.
+///
+/// # Safety
+/// `record` points into the map, and the direction is the kernel's, with the skb announced in
+/// [`Direction::handed`]: the cursor is nobody else's.
+#[inline(always)]
+pub unsafe fn follow(
+    ctx: &SkBuffContext,
+    record: *mut Direction,
+    len: u64,
+    before: *mut FrameCursor,
+) -> Result<bool, Reason> {
+    unsafe {
+        if atomic::load(&raw const (*record).follow) & FOLLOW_FRAMES == 0 {
+            return Ok(false);
+        }
+        *before = (*record).cursor;
+        let walk = (*record).cursor.walk_begin(len as u32);
+        if walk.left == 0 {
+            return Ok(true);
+        }
+        let mut context = Context { record, walk, skb: Skb(ctx.as_ptr()) };
+        bpf_loop(FRAMES_MAX, step as *mut c_void, (&raw mut context).cast(), 0);
+        match judge(record, &context.walk, (*before).counts.pongs) {
+            None => Ok(true),
+            Some(reason) => {
+                (*record).cursor = *before;
+                Err(reason)
+            }
+        }
+    }
+}
+
+/// Why user space must look at what was walked over, if it must. `pongs` were counted before.
+#[inline(always)]
+unsafe fn judge(record: *const Direction, walk: &Walk, pongs: u64) -> Option<Reason> {
+    unsafe {
+        let cursor = &(*record).cursor;
+        match cursor.walk_end(walk, (*record).rules).end {
+            WalkEnd::Done | WalkEnd::Lost => {}
+            WalkEnd::BoundReached => return Some(Reason::ManyFrames),
+            WalkEnd::LoadFailed => return Some(Reason::HeaderUnread),
+            WalkEnd::Forbidden => return Some(Reason::Forbidden),
+        }
+        // Read after the packet has come: a Ping that it answers was sent before.
+        if atomic::load(&raw const (*record).follow) & WATCH_PONGS != 0 {
+            let begins = cursor.header_have != 0 && cursor.header[0] == PONG_FIRST_BYTE;
+            if begins || cursor.counts.pongs != pongs {
+                return Some(Reason::Pong);
+            }
+        }
+        None
+    }
+}
