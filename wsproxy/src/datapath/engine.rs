@@ -1,16 +1,18 @@
 //! The threads that own sessions. One epoll each; a session stays where it
 //! began. A session whose bytes the kernel moves wakes nobody.
 
+mod mailbox;
+mod timing;
+
 use std::{
     collections::VecDeque,
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
-        mpsc,
     },
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -23,124 +25,27 @@ use rustix::{
 };
 use wsproxy_common::direction::slot_of;
 
+use self::{
+    mailbox::{Command, Mailbox},
+    timing::{SWEEP, Timers, What},
+};
+pub(super) use self::mailbox::{CloseOrder, EngineHandle};
 use super::{
-    Carried, Ending, Entry, Handover, Path, Reservation, SessionMeta, Shared, Which,
+    Handover, Reservation, Shared,
     bpf::Events,
     entry::Batches,
+    frames::Numbers,
     lane::Want,
     session::{CLIENT, Cause, Progress, Session, UPSTREAM, now_ns},
 };
 
 /// Events of one `epoll_wait`.
 const BATCH: usize = 256;
-/// Time limits and lost notifications are looked for this often.
-const SWEEP: Duration = Duration::from_secs(1);
-/// Pause before a socket is asked again whether all it sent has been acknowledged: no event tells.
-const ACKNOWLEDGED: Duration = Duration::from_millis(10);
 /// Pause before bytes on their way inside the kernel are looked for again.
 const MOMENT: Duration = Duration::from_micros(500);
-/// Pause before a session that must enter, but cannot just now, is looked at again.
-const AGAIN: Duration = Duration::from_millis(10);
-/// Sessions that enter the kernel in one go, at most: each takes some 20 us, and others wait.
-const ENTRIES: usize = 16;
-/// How long somebody waits for an engine's list of sessions.
-const LIST_PATIENCE: Duration = Duration::from_secs(2);
 
 const WAKE: u64 = u64::MAX;
 const RING: u64 = u64::MAX - 1;
-
-/// A running session, for people to look at.
-#[derive(Clone, Debug)]
-pub struct SessionInfo {
-    /// What was handed over with it.
-    pub meta: SessionMeta,
-    /// What carries it.
-    pub path: Path,
-    /// Since the hand-over.
-    pub age: Duration,
-    /// From client to upstream.
-    pub to_upstream: Carried,
-    /// From upstream to client.
-    pub to_client: Carried,
-    /// Whether the kernel owns each direction at this moment (client's first).
-    pub in_kernel: [bool; 2],
-}
-
-enum Command {
-    Adopt(Reservation, Box<Handover>),
-    /// A direction was given back, by index, under a generation.
-    Given(u32, u64),
-    List(mpsc::SyncSender<Vec<SessionInfo>>),
-    Close(Which, Ending),
-    Drain(Instant),
-    Stop,
-}
-
-/// How other threads talk to an engine.
-struct Mailbox {
-    commands: Mutex<Vec<Command>>,
-    bell: OwnedFd,
-    wakeups: AtomicU64,
-}
-
-impl Mailbox {
-    fn put(&self, command: Command) {
-        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-        commands.push(command);
-        if commands.len() > 1 {
-            // The bell rings already, and the engine takes all there is.
-            return;
-        }
-        drop(commands);
-        // A full counter means that it rings, too.
-        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
-    }
-
-    fn take(&self) -> Vec<Command> {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&self.bell, &mut count);
-        std::mem::take(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// An engine, from outside.
-pub(super) struct EngineHandle {
-    mailbox: Arc<Mailbox>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl EngineHandle {
-    pub(super) fn adopt(&self, place: Reservation, handover: Handover) {
-        self.mailbox.put(Command::Adopt(place, Box::new(handover)));
-    }
-
-    pub(super) fn drain(&self, deadline: Instant) {
-        self.mailbox.put(Command::Drain(deadline));
-    }
-
-    pub(super) fn close(&self, which: &Which, why: Ending) {
-        self.mailbox.put(Command::Close(Arc::clone(which), why));
-    }
-
-    pub(super) fn sessions(&self) -> Vec<SessionInfo> {
-        let (sender, receiver) = mpsc::sync_channel(1);
-        self.mailbox.put(Command::List(sender));
-        receiver.recv_timeout(LIST_PATIENCE).unwrap_or_default()
-    }
-
-    pub(super) fn wakeups(&self) -> u64 {
-        self.mailbox.wakeups.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn stop(&mut self) {
-        self.mailbox.put(Command::Stop);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("an engine thread had panicked");
-        }
-    }
-}
 
 /// Starts `workers` engines; the first one reads the kernel's notifications
 /// and hands them on.
@@ -185,8 +90,10 @@ struct Engine {
     /// Sessions that one side has broken off, by slot and number, and when to look at them again.
     last_words: VecDeque<(Instant, u32, u64)>,
     batches: Batches,
+    timers: Timers,
+    numbers: Numbers,
     next_sweep: Instant,
-    draining: Option<Instant>,
+    draining: Option<(Arc<CloseOrder>, Instant)>,
     stopping: bool,
 }
 
@@ -223,6 +130,8 @@ impl Engine {
             entering: VecDeque::new(),
             last_words: VecDeque::new(),
             batches: Batches::default(),
+            timers: Timers::default(),
+            numbers: Numbers::new(),
             next_sweep: Instant::now() + SWEEP,
             draining: None,
             stopping: false,
@@ -265,6 +174,7 @@ impl Engine {
             self.look_at_newcomers(clock, now);
             self.enter_some(now);
             self.look_at_last_words(clock, now);
+            self.look_at_timers(now);
             if clock >= self.next_sweep {
                 self.sweep(now);
             }
@@ -285,7 +195,9 @@ impl Engine {
             let first = |list: &VecDeque<(Instant, u32, u64)>| list.front().map(|(due, ..)| *due);
             let firsts = [first(&self.newcomers), first(&self.last_words)].into_iter().flatten();
             let due = firsts.fold(self.next_sweep, Instant::min);
-            due.saturating_duration_since(Instant::now())
+            let wait = due.saturating_duration_since(Instant::now());
+            let timer = self.timers.next().map(|at| at.saturating_sub(now_ns()));
+            timer.map_or(wait, |ns| wait.min(Duration::from_nanos(ns)))
         } else {
             return None;
         };
@@ -309,22 +221,14 @@ impl Engine {
                 Command::List(sender) => {
                     let all = self.sessions.iter().flatten();
                     // Nobody listens any more: nothing to do.
-                    let _ = sender.send(all.map(|s| s.info(&self.shared)).collect());
+                    let _ = sender.send(all.map(|s| s.info(&self.shared, now)).collect());
                 }
-                Command::Close(which, why) => {
-                    let all = self.sessions.iter().flatten();
-                    let chosen: Vec<_> =
-                        all.filter(|s| which(s.meta())).map(|s| s.slot()).collect();
-                    let deadline = Instant::now() + self.shared.options.drain;
-                    for slot in chosen {
-                        self.close(slot, why, deadline, now);
-                    }
+                Command::Close(which, order, window) => {
+                    self.close_spread(|meta| which(meta), &order, window, now);
                 }
-                Command::Drain(deadline) => {
-                    self.draining = Some(deadline);
-                    for slot in self.slots() {
-                        self.close(slot, Ending::Drained, deadline, now);
-                    }
+                Command::Drain(order, window, deadline) => {
+                    self.close_spread(|_| true, &order, window, now);
+                    self.draining = Some((order, deadline));
                 }
                 Command::Stop => self.stopping = true,
             }
@@ -355,7 +259,7 @@ impl Engine {
             let slot = slot_of(direction);
             let side = (direction & 1) as usize;
             if let Some(session) = self.session(slot) {
-                session.take(side, &shared);
+                session.given_back(side, &shared, now);
                 self.run_lanes(slot, [side == CLIENT, side == UPSTREAM], now, false);
             }
         }
@@ -377,51 +281,16 @@ impl Engine {
         {
             self.newcomers.push_back((Instant::now() + delay, slot, session.id()));
         }
+        if let Some(at) = session.first_look() {
+            self.timers.push(at, slot, session.id(), What::Look);
+        }
         self.sessions[at] = Some(Box::new(session));
-        match self.draining {
-            Some(deadline) => self.close(slot, Ending::Drained, deadline, now),
+        match &self.draining {
+            Some((order, deadline)) => {
+                let (order, deadline) = (Arc::clone(order), *deadline);
+                self.close(slot, order.why, [&order.farewell; 2], deadline, now);
+            }
             None => self.run_lanes(slot, [true; 2], now, false),
-        }
-    }
-
-    /// Newcomers that have lasted long enough; those that had better wait are looked at again by
-    /// the sweep.
-    fn look_at_newcomers(&mut self, clock: Instant, now: u64) {
-        while let Some((due, slot, id)) = self.newcomers.front().copied() {
-            if due > clock {
-                return;
-            }
-            self.newcomers.pop_front();
-            self.consider(slot, id, now);
-        }
-    }
-
-    fn consider(&mut self, slot: u32, id: u64, now: u64) {
-        let at = self.place_of(slot);
-        let session = self.sessions.get_mut(at).and_then(Option::as_deref_mut);
-        if let Some(session) = session
-            && session.id() == id
-        {
-            if session.is_time_to_enter(&self.shared, self.batches, now) {
-                self.entering.push_back((slot, id));
-            } else if matches!(self.shared.options.entry, Entry::After(_)) && session.is_outside() {
-                self.newcomers.push_back((Instant::now() + AGAIN, slot, id));
-            }
-        }
-    }
-
-    fn enter_some(&mut self, now: u64) {
-        for _ in 0..ENTRIES {
-            let Some((slot, id)) = self.entering.pop_front() else { return };
-            let at = self.place_of(slot);
-            let session = self.sessions.get_mut(at).and_then(Option::as_deref_mut);
-            if let Some(session) = session
-                && session.id() == id
-                && session.is_outside()
-            {
-                session.enter(&self.shared);
-                self.run_lanes(slot, [true; 2], now, false);
-            }
         }
     }
 
@@ -439,7 +308,7 @@ impl Engine {
         let hung_up = flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
         if hung_up {
             session.hung_up[side] = true;
-            session.take(side, &self.shared);
+            session.take(side, &self.shared, now);
         }
         let readable = hung_up || flags.contains(EventFlags::IN);
         let writable = flags.contains(EventFlags::OUT) && session.want(1 - side) == Want::Writable;
@@ -463,6 +332,11 @@ impl Engine {
                 Progress::Finished => return self.end(slot, Cause::Finished),
                 Progress::Broken { side, error } => {
                     return self.broke(slot, side, error, now);
+                }
+                Progress::Forbidden { side, violations } => {
+                    let (why, [client, upstream]) = Session::verdict(side, violations);
+                    let deadline = Instant::now() + self.shared.options.drain;
+                    return self.close(slot, why, [&client, &upstream], deadline, now);
                 }
             }
             let queue = match session.want(side) {
@@ -503,89 +377,14 @@ impl Engine {
         }
     }
 
-    fn close(&mut self, slot: u32, why: Ending, deadline: Instant, now: u64) {
-        let shared = Arc::clone(&self.shared);
-        if let Some(session) = self.session(slot) {
-            session.close(&shared, why, deadline);
-            let due = session.deadline().unwrap_or(deadline);
-            self.next_sweep = self.next_sweep.min(due);
-            self.run_lanes(slot, [true; 2], now, false);
-        }
-    }
-
-    fn broke(&mut self, slot: u32, side: usize, error: io::Error, now: u64) {
-        let deadline = Instant::now() + self.shared.options.drain;
-        let Some(session) = self.session(slot) else { return };
-        match session.break_off(side, error, deadline) {
-            Some(cause) => self.end(slot, cause),
-            None => {
-                let due = session.deadline().unwrap_or(deadline);
-                let again = (Instant::now() + ACKNOWLEDGED, slot, session.id());
-                self.next_sweep = self.next_sweep.min(due);
-                self.last_words.push_back(again);
-                self.run_lanes(slot, [true; 2], now, false);
-            }
-        }
-    }
-
-    /// Asks the sessions that one side has broken off whether the other one has got everything.
-    fn look_at_last_words(&mut self, clock: Instant, now: u64) {
-        while let Some(&(due, slot, id)) = self.last_words.front()
-            && due <= clock
-        {
-            self.last_words.pop_front();
-            let waits = |engine: &mut Self| engine.session(slot).is_some_and(|s| s.id() == id);
-            if waits(self) {
-                self.run_lanes(slot, [true; 2], now, false);
-                if waits(self) {
-                    self.last_words.push_back((clock + ACKNOWLEDGED, slot, id));
-                }
-            }
-        }
-    }
-
     fn end(&mut self, slot: u32, cause: Cause) {
         let at = self.place_of(slot);
         if let Some(session) = self.sessions.get_mut(at).and_then(Option::take) {
             self.count -= 1;
+            if self.count == 0 {
+                self.timers.clear();
+            }
             session.end(&self.shared, cause);
-        }
-    }
-
-    /// Time limits, and directions that BPF gave back when its ring buffer was full.
-    fn sweep(&mut self, now: u64) {
-        let shared = Arc::clone(&self.shared);
-        let (clock, batches) = (Instant::now(), self.batches);
-        self.next_sweep = clock + SWEEP;
-        for slot in self.slots() {
-            let Some(session) = self.session(slot) else { continue };
-            if let Some(deadline) = session.deadline() {
-                if clock >= deadline {
-                    self.end(slot, Cause::Late);
-                } else {
-                    self.next_sweep = self.next_sweep.min(deadline);
-                }
-                continue;
-            }
-            if let Some(why) = session.is_due(&shared, clock, now) {
-                self.close(slot, why, clock + shared.options.drain, now);
-                continue;
-            }
-            if session.is_time_to_enter(&shared, batches, now) {
-                let entering = (slot, session.id());
-                self.entering.push_back(entering);
-                continue;
-            }
-            let forgotten = session.forgotten(&shared);
-            if forgotten.contains(&true) {
-                shared.healed.fetch_add(1, Ordering::Relaxed);
-                for side in [CLIENT, UPSTREAM] {
-                    if forgotten[side] {
-                        session.take(side, &shared);
-                    }
-                }
-                self.run_lanes(slot, forgotten, now, false);
-            }
         }
     }
 }

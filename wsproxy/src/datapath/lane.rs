@@ -6,6 +6,11 @@
 //! `tests/src/model` holds this machine, the verdict program and the kernel's
 //! worker against each other, exhaustively.
 
+mod frames;
+mod framing;
+mod moving;
+mod pong;
+
 use std::{
     io,
     sync::atomic::{Ordering, fence},
@@ -13,6 +18,7 @@ use std::{
 
 use wsproxy_common::Owner;
 
+use self::{framing::Framing, pong::MOST_HELD};
 use crate::sys::SharedDirection;
 
 /// What a lane needs of its two sockets. S is the source, T the target.
@@ -25,8 +31,9 @@ pub trait Wire {
     fn target_count(&mut self) -> io::Result<u64>;
     /// What T's send buffer takes about now, in bytes.
     fn target_room(&mut self) -> usize;
-    /// Sends T a FIN.
-    fn finish_target(&mut self) -> io::Result<()>;
+    /// Sends T a FIN. With `over` the direction is over for good, and the FIN may come with the
+    /// close of the socket.
+    fn finish_target(&mut self, over: bool) -> io::Result<()>;
 }
 
 /// Which socket failed, and how.
@@ -63,6 +70,8 @@ enum State {
     Kernel,
     /// Taken from the kernel; bytes it redirected may still be on their way to T.
     Taking,
+    /// T got our Close; S is read only to hear its own. T gets its FIN when it has answered.
+    Parting,
     /// T got its FIN because we are closing; what S still sends is thrown away.
     Discarding,
     /// T got its FIN, S is at its end.
@@ -98,7 +107,16 @@ pub struct Lane {
     reads: u64,
     /// The last read was a long one.
     bulk: bool,
+    /// S is at its end, or broken.
+    source_ended: bool,
+    /// S broke; no more is read from it.
+    source_broke: bool,
+    /// T is told this code when S ends without a Close; 0: T is told nothing.
+    gone_code: u16,
+    /// The code of the Close that T got from us; 0: none.
+    told: u16,
     residue: Option<Box<Residue>>,
+    framing: Option<Box<Framing>>,
 }
 
 /// Reads of one turn, so that one busy session does not starve the others.
@@ -117,14 +135,36 @@ impl Lane {
     pub fn new(attachment: Attachment, early: &[u8]) -> Self {
         let residue =
             (!early.is_empty()).then(|| Box::new(Residue { bytes: early.to_vec(), written: 0 }));
-        Self { state: State::Relay, attachment, closing: false, reads: 0, bulk: false, residue }
+        Self {
+            state: State::Relay,
+            attachment,
+            closing: false,
+            reads: 0,
+            bulk: false,
+            source_ended: false,
+            source_broke: false,
+            gone_code: 0,
+            told: 0,
+            residue,
+            framing: None,
+        }
+    }
+
+    /// T is to get a Close with this code when S ends without one between two frames.
+    #[must_use]
+    pub fn with_gone_code(mut self, code: u16) -> Self {
+        self.gone_code = code;
+        self
     }
 
     /// Whether the sockets may come into the socket map now: user space owns the direction, and
     /// it is not about to end.
     #[must_use]
     pub fn may_enter(&self) -> bool {
-        self.state == State::Relay && self.attachment == Attachment::None && !self.closing
+        self.state == State::Relay
+            && self.attachment == Attachment::None
+            && !self.closing
+            && self.framing.as_ref().is_none_or(|framing| framing.forbidden() == 0)
     }
 
     /// The sockets came into the socket map. The record is set up as for [`Self::new`], with
@@ -136,7 +176,9 @@ impl Lane {
     /// Bytes that were read from S and not written to T.
     #[must_use]
     pub fn in_hand(&self) -> u64 {
-        self.residue.as_ref().map_or(0, |residue| (residue.bytes.len() - residue.written) as u64)
+        let residue = self.residue.as_ref().map_or(0, |r| r.bytes.len() - r.written);
+        let held = self.framing.as_ref().map_or(0, |framing| framing.held().len());
+        (residue + held) as u64
     }
 
     /// Reads that brought bytes, since the beginning.
@@ -172,12 +214,6 @@ impl Lane {
         }
     }
 
-    /// Ends the direction at the next moment S has nothing at hand.
-    pub fn close(&mut self, record: &SharedDirection) {
-        self.closing = true;
-        self.take(record);
-    }
-
     /// Moves what can be moved. `rest` says that a short read may be trusted
     /// to have emptied S (false after S hung up). `now_ns` stamps activity.
     ///
@@ -203,10 +239,28 @@ impl Lane {
                     if (missing as i64) > 0 {
                         return Ok(Want::Moment);
                     }
+                    // The frame cursor as BPF left it, behind those bytes.
+                    fence(Ordering::SeqCst);
                     self.state = State::Relay;
                 }
+                State::Parting if self.source_ended => return Ok(Want::Nothing),
+                State::Parting => match wire.recv(buf) {
+                    Ok(0) => self.source_ended = true,
+                    Ok(n) => {
+                        self.listen(record, &buf[..n]);
+                        if reads >= READS_PER_TURN {
+                            return Ok(Want::Turn);
+                        }
+                        reads += 1;
+                    }
+                    Err(e) if is_wait(&e) => return Ok(Want::Readable),
+                    Err(e) => return Err(Fault::Source(e)),
+                },
                 State::Discarding => match wire.recv(buf) {
-                    Ok(0) => self.state = State::Ended,
+                    Ok(0) => {
+                        self.source_ended = true;
+                        self.state = State::Ended;
+                    }
                     Ok(_) if reads >= READS_PER_TURN => return Ok(Want::Turn),
                     Ok(_) => reads += 1,
                     Err(e) if is_wait(&e) => return Ok(Want::Readable),
@@ -216,6 +270,12 @@ impl Lane {
                     if !self.flush(wire, record, now_ns)? {
                         return Ok(Want::Writable);
                     }
+                    if let Some(want) = self.turn_away(wire)? {
+                        return Ok(want);
+                    }
+                    if self.state != State::Relay {
+                        continue;
+                    }
                     if reads >= READS_PER_TURN {
                         return Ok(Want::Turn);
                     }
@@ -224,20 +284,32 @@ impl Lane {
                     if self.bulk {
                         most = wire.target_room().max(LEAST_READ).min(most);
                     }
-                    match wire.recv(&mut buf[..most]) {
+                    let held = self.bring_held(buf);
+                    let most = most.max(MOST_HELD * 2).min(buf.len());
+                    match wire.recv(&mut buf[held..most]) {
+                        Ok(0) if held > 0 => {
+                            // Not the answer after all.
+                            self.release();
+                            self.forward(wire, record, &buf[..held], now_ns)?;
+                        }
                         Ok(0) if self.unread(record) => return Ok(Want::Moment),
                         Ok(0) => {
+                            self.source_ended = true;
+                            if self.say_gone(record) {
+                                continue;
+                            }
                             self.finish(wire)?;
-                            self.state = State::Ended;
                         }
                         Ok(n) => {
                             self.reads += 1;
+                            let n = held + n;
                             self.bulk = n >= BULK || (self.bulk && n == most);
-                            self.forward(wire, record, &buf[..n], now_ns)?;
+                            self.receive(wire, record, &buf[..n], now_ns)?;
                             // Without the socket map a short read of a stream means "empty"
                             // (epoll(7)), and the next byte is a new edge.
                             let plain = self.attachment == Attachment::None;
-                            let trusted = rest && plain && !self.closing;
+                            let relays = self.state == State::Relay && self.forbidden() == 0;
+                            let trusted = rest && plain && !self.closing && relays;
                             if trusted && n < most && self.residue.is_none() {
                                 return Ok(Want::Readable);
                             }
@@ -264,9 +336,12 @@ impl Lane {
             // Diverted, but still in the kernel's line to S's reader.
             return Ok(Some(Want::Readable));
         }
+        if self.has_own() {
+            // Inside a frame of S: ours waits for its end.
+            return Ok(Some(Want::Readable));
+        }
         if self.closing {
             self.finish(wire)?;
-            self.state = State::Discarding;
             return Ok(None);
         }
         if self.attachment != Attachment::Full {
@@ -296,85 +371,14 @@ impl Lane {
             && record.diverted.load(Ordering::SeqCst) != record.relayed.load(Ordering::Relaxed)
     }
 
+    /// Sends T its FIN, and is over, or goes on to read what S still says.
     fn finish(&mut self, wire: &mut impl Wire) -> Result<(), Fault> {
-        match wire.finish_target() {
+        self.state = if self.source_ended { State::Ended } else { State::Discarding };
+        match wire.finish_target(self.source_ended) {
             // T is gone already; the socket's own event says how.
             Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => Ok(()),
             other => other.map_err(Fault::Target),
         }
-    }
-
-    /// Writes the residue; true when nothing is left of it.
-    fn flush(
-        &mut self,
-        wire: &mut impl Wire,
-        record: &SharedDirection,
-        now_ns: u64,
-    ) -> Result<bool, Fault> {
-        let Some(mut residue) = self.residue.take() else {
-            return Ok(true);
-        };
-        residue.written += self.write(wire, record, &residue.bytes[residue.written..], now_ns)?;
-        if residue.written == residue.bytes.len() {
-            return Ok(true);
-        }
-        self.residue = Some(residue);
-        Ok(false)
-    }
-
-    /// Writes `bytes`, keeping as residue what T has no room for.
-    fn forward(
-        &mut self,
-        wire: &mut impl Wire,
-        record: &SharedDirection,
-        bytes: &[u8],
-        now_ns: u64,
-    ) -> Result<(), Fault> {
-        let written = self.write(wire, record, bytes, now_ns)?;
-        if written < bytes.len() {
-            self.residue = Some(Box::new(Residue { bytes: bytes[written..].to_vec(), written: 0 }));
-        }
-        Ok(())
-    }
-
-    /// Writes to T until all is written or T is full. For the verdict program `handed` counts the
-    /// bytes before they go, as it does itself, and is corrected after a short write.
-    fn write(
-        &self,
-        wire: &mut impl Wire,
-        record: &SharedDirection,
-        bytes: &[u8],
-        now_ns: u64,
-    ) -> Result<usize, Fault> {
-        let shared = self.attachment != Attachment::None;
-        let mut done = 0;
-        while done < bytes.len() {
-            let want = (bytes.len() - done) as u64;
-            if shared {
-                record.handed.fetch_add(want, Ordering::SeqCst);
-            }
-            let sent = wire.send(&bytes[done..]);
-            let short = want - sent.as_ref().map_or(0, |n| *n as u64);
-            if shared && short > 0 {
-                record.handed.fetch_sub(short, Ordering::SeqCst);
-            }
-            match sent {
-                Ok(0) => return Err(Fault::Target(io::ErrorKind::WriteZero.into())),
-                Ok(n) => {
-                    done += n;
-                    if shared {
-                        record.relayed.fetch_add(n as u64, Ordering::SeqCst);
-                    }
-                    // User space alone writes this one, from the engine's thread.
-                    let moved = record.relay_bytes.load(Ordering::Relaxed);
-                    record.relay_bytes.store(moved + n as u64, Ordering::Relaxed);
-                    record.last_activity_ns.store(now_ns, Ordering::Relaxed);
-                }
-                Err(e) if is_wait(&e) => break,
-                Err(e) => return Err(Fault::Target(e)),
-            }
-        }
-        Ok(done)
     }
 }
 

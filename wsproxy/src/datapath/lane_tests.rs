@@ -63,7 +63,7 @@ impl Wire for Sockets {
         self.room
     }
 
-    fn finish_target(&mut self) -> io::Result<()> {
+    fn finish_target(&mut self, _: bool) -> io::Result<()> {
         self.finished = true;
         Ok(())
     }
@@ -204,7 +204,7 @@ fn closing_sends_the_fin_behind_what_is_at_hand_and_throws_the_rest_away() {
     let mut rig = Rig::new(Attachment::Full, b"");
     rig.wants(Want::Hangup);
     let record = &rig.table.records()[0];
-    rig.lane.close(record);
+    rig.lane.close(record, None);
     rig.pass(b"last");
     rig.wants(Want::Readable);
     assert!(rig.sockets.finished && rig.lane.is_finished() && !rig.lane.is_ended());

@@ -4,10 +4,14 @@
 //! knows how bytes travel.
 
 pub mod bpf;
+mod control_frame;
 mod endpoint;
 mod engine;
 pub mod entry;
+pub mod frames;
 pub mod lane;
+mod pings;
+mod report;
 mod session;
 mod slots;
 
@@ -16,20 +20,25 @@ use std::{
     fmt, io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 pub use endpoint::Endpoint;
-pub use engine::SessionInfo;
 pub use entry::Entry;
+pub use frames::{Farewell, FramePlan, Frames, PingPlan};
+pub use report::{
+    Carried, CloseCodes, Ending, FrameState, Observer, SessionEnd, SessionInfo, Side,
+};
 pub use slots::Reservation;
 
-use crate::sys::DirectionTable;
+use wsproxy_common::cursor::{Counts, FrameCursor};
+
+use crate::sys::{DirectionTable, SharedDirection};
 use bpf::Kernel;
-use engine::EngineHandle;
+use engine::{CloseOrder, EngineHandle};
 use slots::SlotPool;
 
 /// Which way the operator wants.
@@ -78,6 +87,8 @@ pub struct Options {
     pub idle: Option<Duration>,
     /// How long an orderly close may take before it becomes a reset.
     pub drain: Duration,
+    /// What peers are told when a time limit ends their session.
+    pub farewell: Farewell,
     /// When sessions enter the kernel, where it can carry them.
     pub entry: Entry,
 }
@@ -97,6 +108,10 @@ pub struct Terms {
     pub idle: Option<Option<Duration>>,
     /// A session older than this is closed.
     pub lifetime: Option<Duration>,
+    /// A session of which one side has ended is closed when nothing moves for so long.
+    pub half_closed: Option<Duration>,
+    /// Its frames are followed, and this is known and wanted of them; `None`: they are not.
+    pub frames: Option<Frames>,
     /// What goes with the session and comes to the observer at its end; nothing of it is looked
     /// at here.
     pub companion: Option<Companion>,
@@ -110,6 +125,8 @@ impl fmt::Debug for Terms {
         f.debug_struct("Terms")
             .field("idle", &self.idle)
             .field("lifetime", &self.lifetime)
+            .field("half_closed", &self.half_closed)
+            .field("frames", &self.frames)
             .finish_non_exhaustive()
     }
 }
@@ -147,110 +164,6 @@ pub struct Handover {
     pub meta: SessionMeta,
     /// What holds for it only.
     pub terms: Terms,
-}
-
-/// Who ended a session, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Both streams ended; the client's first.
-    ClientFinished,
-    /// Both streams ended; the upstream's first.
-    UpstreamFinished,
-    /// The client's connection broke (reset, or no answer any more).
-    ClientBroke,
-    /// The upstream's connection broke.
-    UpstreamBroke,
-    /// Nothing moved for `timeouts.idle`.
-    Idle,
-    /// It lasted as long as its route lets it.
-    Lifetime,
-    /// An operator closed it.
-    Closed,
-    /// Its server was found dead, and the operator wants it closed then.
-    ServerDead,
-    /// wsproxy is stopping.
-    Drained,
-    /// The socket could not be watched (out of memory or descriptors).
-    Failed,
-}
-
-impl Ending {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::ClientFinished,
-        Self::UpstreamFinished,
-        Self::ClientBroke,
-        Self::UpstreamBroke,
-        Self::Idle,
-        Self::Lifetime,
-        Self::Closed,
-        Self::ServerDead,
-        Self::Drained,
-        Self::Failed,
-    ];
-
-    /// Label for metrics and logs.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::ClientFinished => "client_finished",
-            Self::UpstreamFinished => "upstream_finished",
-            Self::ClientBroke => "client_broke",
-            Self::UpstreamBroke => "upstream_broke",
-            Self::Idle => "idle_timeout",
-            Self::Lifetime => "lifetime",
-            Self::Closed => "closed",
-            Self::ServerDead => "server_dead",
-            Self::Drained => "drained",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// Bytes of one direction by what carried them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Carried {
-    /// Redirected by BPF.
-    pub kernel: u64,
-    /// Copied by user space.
-    pub relay: u64,
-}
-
-impl Carried {
-    /// Both.
-    #[must_use]
-    pub const fn total(self) -> u64 {
-        self.kernel + self.relay
-    }
-}
-
-/// The end of a session.
-#[derive(Clone, Debug)]
-pub struct SessionEnd {
-    /// What was handed over with it.
-    pub meta: SessionMeta,
-    /// What carried it.
-    pub path: Path,
-    /// From the hand-over.
-    pub duration: Duration,
-    /// From client to upstream.
-    pub to_upstream: Carried,
-    /// From upstream to client.
-    pub to_client: Carried,
-    /// Who ended it.
-    pub ending: Ending,
-    /// Ended by a reset, not by FINs.
-    pub reset: bool,
-    /// The system's word for it, where there is one.
-    pub error: Option<String>,
-}
-
-/// Told of what happens, on the datapath's own threads: be quick.
-pub trait Observer: Send + Sync {
-    /// A session is over.
-    fn ended(&self, end: &SessionEnd, companion: Option<Companion>);
-    /// A session could not take the kernel path and is relayed.
-    fn fell_back(&self, meta: &SessionMeta, reason: &'static str, error: &io::Error);
 }
 
 /// The kernel path was wanted and is not there.
@@ -309,9 +222,29 @@ pub(crate) struct Shared {
     pub(crate) healed: AtomicU64,
     /// Sessions that entered the kernel.
     pub(crate) entered: AtomicU64,
+    /// ns that directions of sessions in the kernel were in user space.
+    pub(crate) diverted_ns: [AtomicU64; 2],
+    /// Frames of sessions whose place has another one now.
+    folded: Mutex<[Counts; 2]>,
 }
 
 impl Shared {
+    /// Starts a record's cursor anew; what it has counted stays in the totals.
+    pub(crate) fn fold(&self, side: usize, record: &SharedDirection) {
+        let mut folded = self.folded.lock().unwrap_or_else(PoisonError::into_inner);
+        folded[side].add(&record.cursor().counts);
+        record.set_cursor(&FrameCursor::default());
+    }
+
+    fn counts(&self) -> [Counts; 2] {
+        let folded = self.folded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = *folded;
+        for (at, record) in self.table.records().iter().enumerate() {
+            counts[at % 2].add(&record.cursor().counts);
+        }
+        counts
+    }
+
     pub(crate) fn live(&self, path: Path) -> &AtomicI64 {
         match path {
             Path::Sockmap => &self.live[0],
@@ -381,6 +314,8 @@ impl Datapath {
             started: AtomicU64::new(0),
             healed: AtomicU64::new(0),
             entered: AtomicU64::new(0),
+            diverted_ns: Default::default(),
+            folded: Mutex::default(),
         });
         let engines = engine::start(&shared, workers, events)?;
         Ok(Self { shared, engines, fallback: None })
@@ -435,6 +370,19 @@ impl Datapath {
         totals
     }
 
+    /// Frames that passed since the start, running sessions included, client's direction first;
+    /// those of sessions whose frames are followed.
+    #[must_use]
+    pub fn counts(&self) -> [Counts; 2] {
+        self.shared.counts()
+    }
+
+    /// How long directions of sessions in the kernel were in user space, once they came back.
+    #[must_use]
+    pub fn diverted(&self) -> [Duration; 2] {
+        self.shared.diverted_ns.each_ref().map(|ns| Duration::from_nanos(ns.load(Ordering::Relaxed)))
+    }
+
     /// How often the verdict program took each exit; empty without BPF.
     #[must_use]
     pub fn reasons(&self) -> Vec<(wsproxy_common::Reason, u64)> {
@@ -471,11 +419,12 @@ impl Datapath {
         self.sessions().into_iter().find(|s| s.meta.local == local)
     }
 
-    /// Closes these sessions in order, as [`Self::drain`] does, with `why` in their log lines;
-    /// a reset for what is left after [`Options::drain`].
-    pub fn close(&self, which: &Which, why: Ending) {
+    /// Closes these sessions in order, one by one over `window`, as [`Self::drain`] does, with
+    /// `why` in their log lines; a reset for what is left of each after [`Options::drain`].
+    pub fn close(&self, which: &Which, why: Ending, farewell: &Farewell, window: Duration) {
+        let order = CloseOrder { why, farewell: farewell.clone() };
         for engine in &self.engines {
-            engine.close(which, why);
+            engine.close(which, &order, window);
         }
     }
 
@@ -485,11 +434,14 @@ impl Datapath {
         self.engines.iter().map(EngineHandle::wakeups).sum()
     }
 
-    /// Ends all sessions: FIN behind the last byte in both directions, a reset
-    /// for what is left at `deadline`. Returns when none is left. Blocks.
-    pub fn drain(&self, deadline: Instant) {
+    /// Ends all sessions, one by one over `window`: a Close frame at the end of the frame under
+    /// way (without followed frames a FIN behind the last byte), in both directions, and a reset
+    /// for what is left of each after [`Options::drain`]. Returns when none is left. Blocks.
+    pub fn drain(&self, farewell: &Farewell, window: Duration) {
+        let deadline = Instant::now() + window + self.shared.options.drain;
+        let order = CloseOrder { why: Ending::Drained, farewell: farewell.clone() };
         for engine in &self.engines {
-            engine.drain(deadline);
+            engine.drain(&order, window, deadline);
         }
         let live = || self.live(Path::Sockmap) + self.live(Path::Relay) > 0;
         // Reserved places too: a handshake under way becomes a session, which ends in order.

@@ -1,5 +1,11 @@
 //! One session inside its engine: two sockets, two lanes, and how it ends.
 
+mod ending;
+mod parting;
+mod supervision;
+
+pub(super) use self::{ending::Cause, supervision::Look};
+
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
@@ -7,12 +13,14 @@ use std::{
 };
 
 use rustix::{event::epoll::EventFlags, net::sockopt};
+use wsproxy_common::direction::FOLLOW_FRAMES;
 
 use super::{
-    Carried, Companion, Ending, Endpoint, Entry, Handover, Path, Reservation, SessionEnd,
-    SessionMeta, Shared,
+    Carried, Companion, Ending, Endpoint, Entry, Frames, Handover, Path, Reservation, SessionMeta,
+    Shared,
     entry::{self, Activity, Batches},
     lane::{Attachment, Fault, Lane, Want, Wire},
+    pings::Pings,
 };
 use crate::sys::{self, SharedDirection};
 
@@ -51,8 +59,8 @@ impl Wire for Pair<'_> {
         sys::send_room(self.target.as_fd()).unwrap_or(usize::MAX)
     }
 
-    fn finish_target(&mut self) -> io::Result<()> {
-        self.target.finish(self.last)
+    fn finish_target(&mut self, over: bool) -> io::Result<()> {
+        self.target.finish(self.last && over)
     }
 }
 
@@ -85,6 +93,13 @@ pub(super) enum Progress {
         /// How.
         error: io::Error,
     },
+    /// One side broke a rule that is enforced.
+    Forbidden {
+        /// [`CLIENT`] or [`UPSTREAM`].
+        side: usize,
+        /// Bits of `cursor::violation`.
+        violations: u16,
+    },
 }
 
 /// One session.
@@ -108,6 +123,16 @@ pub(super) struct Session {
     idle_ms: u32,
     /// Age at which it is closed, in ms; 0: never.
     lifetime_ms: u32,
+    /// Silence after which it is closed once one side has ended, in ms; 0: never.
+    half_closed_ms: u32,
+    /// What is known and wanted of its frames; `None`: they are not followed.
+    frames: Option<Frames>,
+    /// Pings of each side.
+    pings: [Pings; 2],
+    /// Times that BPF gave a direction back.
+    diversions: u32,
+    /// When each direction was last taken from the kernel, in ns; 0: it never was there.
+    taken_ns: [u64; 2],
     /// For the observer.
     companion: Option<Companion>,
     /// Totals of the place before this session.
@@ -115,6 +140,10 @@ pub(super) struct Session {
     first_finished: Option<usize>,
     closing: Option<Closing>,
     broken_off: Option<Box<BrokenOff>>,
+    /// The side that broke, or is dead, while the other one is told so.
+    lost: Option<usize>,
+    /// How it broke.
+    error: Option<Box<io::Error>>,
     /// Lanes that the last sweep found given back without a word.
     suspects: [bool; 2],
     /// S has hung up: epoll tells that once, so no short read may be taken for an empty
@@ -156,15 +185,20 @@ impl Session {
             handover;
         let ends = [client.0, upstream.0];
         let records = records(shared, place.slot());
-        for record in records {
+        for (side, record) in records.into_iter().enumerate() {
             record.generation.fetch_add(1, SeqCst);
             record.last_activity_ns.store(now_ns(), Relaxed);
+            shared.fold(side, record);
+            let followed = terms.frames.as_ref();
+            record.set_rules(&followed.map(|frames| frames.rules(side)).unwrap_or_default());
+            record.follow.store(followed.map_or(0, |_| FOLLOW_FRAMES), SeqCst);
         }
+        let gone_code = terms.frames.as_ref().map_or(0, |frames| frames.plan.gone_code);
         shared.live(Path::Relay).fetch_add(1, Relaxed);
         let mut session = Self {
             lanes: [
                 Lane::new(Attachment::None, &early_to_upstream),
-                Lane::new(Attachment::None, &early_to_client),
+                Lane::new(Attachment::None, &early_to_client).with_gone_code(gone_code),
             ],
             inside: [false; 2],
             outside: shared.kernel.is_some() && ends.iter().all(Endpoint::is_plain_tcp),
@@ -174,6 +208,11 @@ impl Session {
             ends,
             idle_ms: millis(terms.idle.unwrap_or(shared.options.idle)),
             lifetime_ms: millis(terms.lifetime),
+            half_closed_ms: millis(terms.half_closed),
+            frames: terms.frames,
+            pings: Default::default(),
+            diversions: 0,
+            taken_ns: [0; 2],
             companion: terms.companion,
             meta,
             path: Path::Relay,
@@ -182,6 +221,8 @@ impl Session {
             first_finished: None,
             closing: None,
             broken_off: None,
+            lost: None,
+            error: None,
             suspects: [false; 2],
             hung_up: [false; 2],
             queued: [false; 2],
@@ -296,13 +337,18 @@ impl Session {
             return Progress::Runs;
         }
         let rest = rest && !self.hung_up[side] && self.ends[side].is_plain();
-        let [client, upstream] = &mut self.ends;
-        let (source, target) = if side == CLIENT { (client, upstream) } else { (upstream, client) };
-        let mut pair = Pair { source, target, last: self.lanes[1 - side].is_ended() };
-        match self.lanes[side].run(&mut pair, record, buf, now, rest) {
+        let was_kernel = self.lanes[side].is_kernel();
+        let ran = self.along(side, shared, |lane, pair, record| {
+            lane.run(pair, record, buf, now, rest)
+        });
+        match ran {
             Ok(want) => self.wants[side] = want,
             Err(Fault::Source(error)) => return Progress::Broken { side, error },
             Err(Fault::Target(error)) => return Progress::Broken { side: 1 - side, error },
+        }
+        self.note_time(side, was_kernel, shared, now);
+        if let Some(progress) = self.supervise(side, shared) {
+            return progress;
         }
         let pending = self.ends.each_ref().map(Endpoint::has_pending);
         for (to, pending) in pending.into_iter().enumerate() {
@@ -312,56 +358,37 @@ impl Session {
         }
         if self.lanes[side].is_finished() && self.first_finished.is_none() {
             self.first_finished = Some(side);
+            // The time of a half-closed session is counted from here.
+            record.last_activity_ns.store(now, std::sync::atomic::Ordering::Relaxed);
         }
         let all_ended = self.lanes.iter().all(Lane::is_ended);
         if all_ended && !pending.contains(&true) { Progress::Finished } else { Progress::Runs }
     }
 
-    /// A side broke: whether the session is over. It is not while the other side is still to get
-    /// what was said in order before; by `deadline` it is.
-    pub(super) fn break_off(
+    /// Does something with the lane that reads from `side`.
+    fn along<T>(
         &mut self,
         side: usize,
-        error: io::Error,
-        deadline: Instant,
-    ) -> Option<Cause> {
-        if let Some(first) = &mut self.broken_off {
-            let error = first.error.take().unwrap_or(error);
-            return Some(Cause::Broke { side: first.side, error });
-        }
-        let other = 1 - side;
-        if !self.lanes[side].is_finished() || self.has_got_all(other) {
-            return Some(Cause::Broke { side, error });
-        }
-        self.wants[side] = Want::Writable;
-        self.wants[other] = Want::Readable;
-        self.closing.get_or_insert(Closing { why: broke(side), deadline });
-        self.broken_off = Some(Box::new(BrokenOff { side, error: Some(error) }));
-        None
+        shared: &Shared,
+        act: impl FnOnce(&mut Lane, &mut Pair<'_>, &SharedDirection) -> T,
+    ) -> T {
+        let record = records(shared, self.place.slot())[side];
+        let last = self.lanes[1 - side].is_ended();
+        let [client, upstream] = &mut self.ends;
+        let (source, target) = if side == CLIENT { (client, upstream) } else { (upstream, client) };
+        act(&mut self.lanes[side], &mut Pair { source, target, last }, record)
     }
 
-    /// Whether everything written to this side has been acknowledged, or nothing can be any more.
-    fn has_got_all(&self, side: usize) -> bool {
-        let end = &self.ends[side];
-        !end.has_pending() && !sys::unacknowledged(end.as_fd()).is_ok_and(|bytes| bytes > 0)
-    }
-
-    /// Writes what TLS holds for the side that is not `broken`, and throws away what that says:
-    /// a socket that is closed with unread bytes, or gets some afterwards, resets, and what it
-    /// was still to send is lost (`__tcp_close`, `tcp_rcv_state_process`).
-    fn say_the_rest(&mut self, broken: usize, side: usize, buf: &mut [u8]) -> Progress {
-        let end = &mut self.ends[1 - broken];
-        if side != broken {
-            let reads = (0..READS_PER_TURN).take_while(|_| end.recv(buf).is_ok_and(|n| n > 0));
-            let all = reads.count() == READS_PER_TURN;
-            self.wants[side] = if all { Want::Turn } else { Want::Readable };
+    /// Adds up how long directions of sessions in the kernel are in user space.
+    fn note_time(&mut self, side: usize, was_kernel: bool, shared: &Shared, now: u64) {
+        match (was_kernel, self.lanes[side].is_kernel()) {
+            (false, true) if self.taken_ns[side] != 0 => {
+                let taken = now.saturating_sub(self.taken_ns[side]);
+                shared.diverted_ns[side].fetch_add(taken, std::sync::atomic::Ordering::Relaxed);
+            }
+            (true, false) => self.taken_ns[side] = now,
+            _ => {}
         }
-        if end.flush().is_ok() && !self.has_got_all(1 - broken) {
-            return Progress::Runs;
-        }
-        let error = self.broken_off.as_mut().and_then(|broken| broken.error.take());
-        let error = error.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into());
-        Progress::Broken { side: broken, error }
     }
 
     /// What the lane that reads from `side` waits for.
@@ -369,9 +396,18 @@ impl Session {
         self.wants[side]
     }
 
-    /// BPF gave the direction back, or S hung up: user space owns it again.
-    pub(super) fn take(&mut self, side: usize, shared: &Shared) {
+    /// User space wants the direction: S hung up, or there is something to say in it.
+    pub(super) fn take(&mut self, side: usize, shared: &Shared, now: u64) {
+        if self.lanes[side].is_kernel() {
+            self.taken_ns[side] = now;
+        }
         self.lanes[side].take(records(shared, self.place.slot())[side]);
+    }
+
+    /// BPF gave the direction back.
+    pub(super) fn given_back(&mut self, side: usize, shared: &Shared, now: u64) {
+        self.diversions = self.diversions.saturating_add(1);
+        self.take(side, shared, now);
     }
 
     /// The error that the socket reports, if any; reading it clears it.
@@ -399,32 +435,6 @@ impl Session {
             events |= EventFlags::OUT;
         }
         events
-    }
-
-    /// Starts an orderly close: FIN behind the last byte at hand, both ways.
-    pub(super) fn close(&mut self, shared: &Shared, why: Ending, deadline: Instant) {
-        let records = records(shared, self.place.slot());
-        for (lane, record) in self.lanes.iter_mut().zip(records) {
-            lane.close(record);
-        }
-        self.closing.get_or_insert(Closing { why, deadline });
-    }
-
-    /// When an orderly close becomes a reset.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.closing.map(|c| c.deadline)
-    }
-
-    /// Whether a time limit of the session is over, and which.
-    pub(super) fn is_due(&self, shared: &Shared, clock: Instant, now: u64) -> Option<Ending> {
-        let over = |limit_ms: u32, passed: Duration| {
-            limit_ms > 0 && passed >= Duration::from_millis(limit_ms.into())
-        };
-        if over(self.idle_ms, Duration::from_nanos(self.idle_ns(shared, now))) {
-            return Some(Ending::Idle);
-        }
-        let age = clock.saturating_duration_since(self.started);
-        over(self.lifetime_ms, age).then_some(Ending::Lifetime)
     }
 
     /// What was handed over with it.
@@ -461,112 +471,17 @@ impl Session {
             relay: now[side].relay - self.before[side].relay,
         })
     }
-
-    /// How the engine shows it.
-    pub(super) fn info(&self, shared: &Shared) -> super::SessionInfo {
-        let [to_upstream, to_client] = self.moved(shared);
-        super::SessionInfo {
-            meta: self.meta.clone(),
-            path: self.path,
-            age: self.started.elapsed(),
-            to_upstream,
-            to_client,
-            in_kernel: self.lanes.each_ref().map(Lane::is_kernel),
-        }
-    }
-
-    /// Ends the session: out of the maps, sockets closed or reset, told.
-    pub(super) fn end(self, shared: &Shared, cause: Cause) {
-        if self.inside.contains(&true)
-            && let Some(kernel) = &shared.kernel
-        {
-            kernel.detach(self.place.slot(), self.socket(CLIENT), self.socket(UPSTREAM));
-        }
-        let reset = match &cause {
-            Cause::Finished => [false; 2],
-            Cause::Late | Cause::Failed(_) => [true; 2],
-            // The other side is reset too, unless it has already been sent all of the broken
-            // side's bytes and its FIN: those must still arrive, the reset behind them.
-            Cause::Broke { side, .. } => {
-                let mut reset = [true; 2];
-                reset[1 - side] = !self.lanes[*side].is_finished();
-                reset
-            }
-        };
-        for (end, reset) in self.ends.iter().zip(reset) {
-            let socket = end.as_fd();
-            if reset {
-                // Linger 0: close sends RST and drops what is queued.
-                let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
-            } else if matches!(cause, Cause::Broke { .. }) {
-                // The kernel would answer NEW data with a reset, but a side whose window we
-                // have closed sends none, and would wait for as long as the socket lingers.
-                let _ = sys::reset_behind_fin(socket);
-            }
-        }
-        let [to_upstream, to_client] = self.moved(shared);
-        let end = SessionEnd {
-            path: self.path,
-            duration: self.started.elapsed(),
-            to_upstream,
-            to_client,
-            ending: self.ending(&cause),
-            reset: reset.contains(&true),
-            error: cause.error(),
-            meta: self.meta,
-        };
-        let live = shared.live(self.path);
-        // Sockets first, then the place, then the news: who hears of the end finds nothing left.
-        drop(self.ends);
-        drop(self.place);
-        live.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
-        shared.observer.ended(&end, self.companion);
-    }
-
-    fn ending(&self, cause: &Cause) -> Ending {
-        match (cause, self.closing) {
-            (Cause::Failed(_), _) => Ending::Failed,
-            (_, Some(closing)) => closing.why,
-            (Cause::Broke { side, .. }, None) => broke(*side),
-            (Cause::Finished | Cause::Late, None) => match self.first_finished {
-                Some(UPSTREAM) => Ending::UpstreamFinished,
-                _ => Ending::ClientFinished,
-            },
-        }
-    }
-}
-
-/// Why [`Session::end`] is called.
-#[derive(Debug)]
-pub(super) enum Cause {
-    /// Both streams are at their end.
-    Finished,
-    /// One side broke.
-    Broke {
-        /// [`CLIENT`] or [`UPSTREAM`].
-        side: usize,
-        /// How.
-        error: io::Error,
-    },
-    /// An orderly close took too long.
-    Late,
-    /// The engine can't watch its sockets.
-    Failed(io::Error),
-}
-
-impl Cause {
-    fn error(&self) -> Option<String> {
-        match self {
-            Self::Finished => None,
-            Self::Late => Some("did not close in time".into()),
-            Self::Broke { error, .. } | Self::Failed(error) => Some(error.to_string()),
-        }
-    }
 }
 
 /// `CLOCK_MONOTONIC` as `bpf_ktime_get_coarse_ns` gives it.
 pub(super) fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+/// `CLOCK_MONOTONIC`, in ns: the same clock, read precisely.
+fn precise_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 

@@ -48,6 +48,7 @@ fn wrong(step: &str, what: impl std::fmt::Display) -> Failure {
 pub fn run() -> Step<Duration> {
     let started = Instant::now();
     let options = Options {
+        farewell: crate::datapath::Farewell::default(),
         mode: Mode::Sockmap,
         max_sessions: 8,
         workers: 1,

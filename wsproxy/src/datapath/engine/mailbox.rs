@@ -1,0 +1,109 @@
+//! How other threads talk to an engine.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crate::datapath::{Ending, Farewell, Handover, Reservation, SessionInfo, Which};
+
+/// How long somebody waits for an engine's list of sessions.
+const LIST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Sessions are to be closed.
+#[derive(Clone, Debug)]
+pub(in crate::datapath) struct CloseOrder {
+    /// For their log lines.
+    pub(in crate::datapath) why: Ending,
+    /// What both sides are told.
+    pub(in crate::datapath) farewell: Farewell,
+}
+
+pub(super) enum Command {
+    Adopt(Reservation, Box<Handover>),
+    /// A direction was given back, by index, under a generation.
+    Given(u32, u64),
+    List(mpsc::SyncSender<Vec<SessionInfo>>),
+    /// Closes these sessions, one by one over so long.
+    Close(Which, Arc<CloseOrder>, Duration),
+    /// The same with all, and with those that still come; the rest is reset then.
+    Drain(Arc<CloseOrder>, Duration, Instant),
+    Stop,
+}
+
+/// How other threads talk to an engine.
+pub(super) struct Mailbox {
+    commands: Mutex<Vec<Command>>,
+    pub(super) bell: OwnedFd,
+    pub(super) wakeups: AtomicU64,
+}
+
+impl Mailbox {
+    pub(super) fn put(&self, command: Command) {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        commands.push(command);
+        if commands.len() > 1 {
+            // The bell rings already, and the engine takes all there is.
+            return;
+        }
+        drop(commands);
+        // A full counter means that it rings, too.
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+
+    pub(super) fn take(&self) -> Vec<Command> {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.bell, &mut count);
+        std::mem::take(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// An engine, from outside.
+pub(in crate::datapath) struct EngineHandle {
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) thread: Option<JoinHandle<()>>,
+}
+
+impl EngineHandle {
+    pub(in crate::datapath) fn adopt(&self, place: Reservation, handover: Handover) {
+        self.mailbox.put(Command::Adopt(place, Box::new(handover)));
+    }
+
+    pub(in crate::datapath) fn drain(
+        &self,
+        order: &CloseOrder,
+        window: Duration,
+        deadline: Instant,
+    ) {
+        self.mailbox.put(Command::Drain(Arc::new(order.clone()), window, deadline));
+    }
+
+    pub(in crate::datapath) fn close(&self, which: &Which, order: &CloseOrder, window: Duration) {
+        self.mailbox.put(Command::Close(Arc::clone(which), Arc::new(order.clone()), window));
+    }
+
+    pub(in crate::datapath) fn sessions(&self) -> Vec<SessionInfo> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.mailbox.put(Command::List(sender));
+        receiver.recv_timeout(LIST_PATIENCE).unwrap_or_default()
+    }
+
+    pub(in crate::datapath) fn wakeups(&self) -> u64 {
+        self.mailbox.wakeups.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::datapath) fn stop(&mut self) {
+        self.mailbox.put(Command::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("an engine thread had panicked");
+        }
+    }
+}

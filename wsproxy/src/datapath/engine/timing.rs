@@ -1,0 +1,311 @@
+//! What an engine does because it is time for it.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use super::{CloseOrder, Engine};
+use crate::datapath::{
+    Ending, Entry, Farewell, SessionMeta,
+    session::{CLIENT, Cause, Look, UPSTREAM},
+};
+
+/// Time limits and lost notifications are looked for this often.
+pub(super) const SWEEP: Duration = Duration::from_secs(1);
+/// Pause before a socket is asked again whether all it sent has been acknowledged: no event tells.
+const ACKNOWLEDGED: Duration = Duration::from_millis(10);
+/// Pause before a session that must enter, but cannot just now, is looked at again.
+const AGAIN: Duration = Duration::from_millis(10);
+/// Sessions that enter the kernel in one go, at most: each takes some 20 us, and others wait.
+const ENTRIES: usize = 16;
+/// Pause between the closes of two sessions, at most: few are done with sooner than their window.
+const MOST_GAP: Duration = Duration::from_millis(100);
+/// What is due within so many ns is done in one go.
+const TICK: u64 = 10_000_000;
+
+/// What is to be done with a session.
+pub(super) enum What {
+    /// To look at it: pings, and the end of an orderly close.
+    Look,
+    /// To close it.
+    Close(Arc<CloseOrder>),
+}
+
+struct Timer {
+    at: u64,
+    slot: u32,
+    id: u64,
+    what: What,
+}
+
+impl Timer {
+    fn key(&self) -> (u64, u64) {
+        (self.at, self.id)
+    }
+}
+
+impl PartialEq for Timer {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Timer {}
+
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Timer {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+/// What is to be done when, in ns of `CLOCK_MONOTONIC`. A session has one or two of them.
+#[derive(Default)]
+pub(super) struct Timers(BinaryHeap<Reverse<Timer>>);
+
+impl Timers {
+    /// Something is to be done with a session of this place and number.
+    pub(super) fn push(&mut self, at: u64, slot: u32, id: u64, what: What) {
+        // Closes are spread finely on purpose; the rest is done in batches.
+        let at = if matches!(what, What::Look) { at.saturating_add(TICK - at % TICK) } else { at };
+        self.0.push(Reverse(Timer { at, slot, id, what }));
+    }
+
+    fn pop(&mut self, now: u64) -> Option<(u32, u64, What)> {
+        if self.next()? > now {
+            return None;
+        }
+        let Reverse(timer) = self.0.pop()?;
+        Some((timer.slot, timer.id, timer.what))
+    }
+
+    /// When the next thing is to be done.
+    pub(super) fn next(&self) -> Option<u64> {
+        self.0.peek().map(|Reverse(timer)| timer.at)
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+fn nanos(period: Duration) -> u64 {
+    u64::try_from(period.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+}
+
+impl Engine {
+    /// Closes a session in order; what each side is told.
+    pub(super) fn close(
+        &mut self,
+        slot: u32,
+        why: Ending,
+        farewells: [&Farewell; 2],
+        deadline: Instant,
+        now: u64,
+    ) {
+        let at = self.place_of(slot);
+        if let Some(session) = self.sessions.get_mut(at).and_then(Option::as_deref_mut) {
+            session.close(&self.shared, why, farewells, deadline, &mut self.numbers);
+            self.look_at_deadline(slot, now);
+            self.run_lanes(slot, [true; 2], now, false);
+        }
+    }
+
+    /// Sees to it that a closing session is looked at when its time is over.
+    fn look_at_deadline(&mut self, slot: u32, now: u64) {
+        if let Some(session) = self.session(slot)
+            && let Some(deadline) = session.deadline()
+        {
+            let id = session.id();
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.timers.push(now + nanos(left), slot, id, What::Look);
+        }
+    }
+
+    /// Has these sessions closed, one by one over `window`.
+    pub(super) fn close_spread(
+        &mut self,
+        which: impl Fn(&SessionMeta) -> bool,
+        order: &Arc<CloseOrder>,
+        window: Duration,
+        now: u64,
+    ) {
+        let all = self.sessions.iter().flatten();
+        let chosen = all.filter(|session| which(session.meta()));
+        let chosen: Vec<_> = chosen.map(|session| (session.slot(), session.id())).collect();
+        let engines = self.mailboxes.len() as u64;
+        let most = nanos(MOST_GAP) * engines;
+        let gap = (nanos(window) / chosen.len().max(1) as u64).min(most);
+        // The engines take turns.
+        let first = now + gap * self.at as u64 / engines;
+        for (nth, (slot, id)) in chosen.into_iter().enumerate() {
+            let what = What::Close(Arc::clone(order));
+            self.timers.push(first + gap * nth as u64, slot, id, what);
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn look_at_timers(&mut self, now: u64) {
+        while let Some((slot, id, what)) = self.timers.pop(now) {
+            if self.session(slot).is_none_or(|session| session.id() != id) {
+                continue;
+            }
+            match what {
+                What::Close(order) => {
+                    let deadline = Instant::now() + self.shared.options.drain;
+                    let deadline = self.draining.as_ref().map_or(deadline, |d| d.1.min(deadline));
+                    self.close(slot, order.why, [&order.farewell; 2], deadline, now);
+                }
+                What::Look => self.look(slot, id, now),
+            }
+        }
+    }
+
+    fn look(&mut self, slot: u32, id: u64, now: u64) {
+        let at = self.place_of(slot);
+        let Some(session) = self.sessions.get_mut(at).and_then(Option::as_deref_mut) else {
+            return;
+        };
+        if let Some(deadline) = session.deadline() {
+            if Instant::now() >= deadline {
+                self.end(slot, Cause::Late);
+            }
+            return;
+        }
+        match session.look(&self.shared, now, &mut self.numbers) {
+            Ok(Look::Done) => {}
+            Ok(Look::At(at)) => self.timers.push(at, slot, id, What::Look),
+            Ok(Look::Run(at)) => {
+                self.timers.push(at, slot, id, What::Look);
+                self.run_lanes(slot, [true; 2], now, false);
+            }
+            Err(dead) => {
+                let deadline = Instant::now() + self.shared.options.drain;
+                let told = session.bury(dead, &self.shared, &mut self.numbers);
+                session.close_lost(Ending::DeadPeer, None, deadline);
+                if told {
+                    self.look_at_deadline(slot, now);
+                    self.run_lanes(slot, [true; 2], now, false);
+                } else {
+                    let error = io::ErrorKind::TimedOut.into();
+                    self.end(slot, Cause::Broke { side: dead, error });
+                }
+            }
+        }
+    }
+
+    pub(super) fn broke(&mut self, slot: u32, side: usize, error: io::Error, now: u64) {
+        let deadline = Instant::now() + self.shared.options.drain;
+        let shared = Arc::clone(&self.shared);
+        let Some(session) = self.session(slot) else { return };
+        match session.break_off(side, &shared, error, deadline) {
+            Some(cause) => self.end(slot, cause),
+            None => {
+                let again = (Instant::now() + ACKNOWLEDGED, slot, session.id());
+                self.last_words.push_back(again);
+                self.look_at_deadline(slot, now);
+                self.run_lanes(slot, [true; 2], now, false);
+            }
+        }
+    }
+
+    /// Newcomers that have lasted long enough; those that had better wait are looked at again by
+    /// the sweep.
+    pub(super) fn look_at_newcomers(&mut self, clock: Instant, now: u64) {
+        while let Some((due, slot, id)) = self.newcomers.front().copied() {
+            if due > clock {
+                return;
+            }
+            self.newcomers.pop_front();
+            self.consider(slot, id, now);
+        }
+    }
+
+    fn consider(&mut self, slot: u32, id: u64, now: u64) {
+        let at = self.place_of(slot);
+        let session = self.sessions.get_mut(at).and_then(Option::as_deref_mut);
+        if let Some(session) = session
+            && session.id() == id
+        {
+            if session.is_time_to_enter(&self.shared, self.batches, now) {
+                self.entering.push_back((slot, id));
+            } else if matches!(self.shared.options.entry, Entry::After(_)) && session.is_outside() {
+                self.newcomers.push_back((Instant::now() + AGAIN, slot, id));
+            }
+        }
+    }
+
+    pub(super) fn enter_some(&mut self, now: u64) {
+        for _ in 0..ENTRIES {
+            let Some((slot, id)) = self.entering.pop_front() else { return };
+            let at = self.place_of(slot);
+            let session = self.sessions.get_mut(at).and_then(Option::as_deref_mut);
+            if let Some(session) = session
+                && session.id() == id
+                && session.is_outside()
+            {
+                session.enter(&self.shared);
+                self.run_lanes(slot, [true; 2], now, false);
+            }
+        }
+    }
+
+    /// Asks the sessions that one side has broken off whether the other one has got everything.
+    pub(super) fn look_at_last_words(&mut self, clock: Instant, now: u64) {
+        while let Some(&(due, slot, id)) = self.last_words.front()
+            && due <= clock
+        {
+            self.last_words.pop_front();
+            let waits = |engine: &mut Self| engine.session(slot).is_some_and(|s| s.id() == id);
+            if waits(self) {
+                self.run_lanes(slot, [true; 2], now, false);
+                if waits(self) {
+                    self.last_words.push_back((clock + ACKNOWLEDGED, slot, id));
+                }
+            }
+        }
+    }
+
+    /// Time limits, and directions that BPF gave back when its ring buffer was full.
+    pub(super) fn sweep(&mut self, now: u64) {
+        let shared = Arc::clone(&self.shared);
+        let (clock, batches) = (Instant::now(), self.batches);
+        self.next_sweep = clock + SWEEP;
+        for slot in self.slots() {
+            let Some(session) = self.session(slot) else { continue };
+            if session.deadline().is_some() {
+                continue;
+            }
+            if let Some(why) = session.is_due(&shared, clock, now) {
+                let farewell = &shared.options.farewell;
+                self.close(slot, why, [farewell; 2], clock + shared.options.drain, now);
+                continue;
+            }
+            if session.is_time_to_enter(&shared, batches, now) {
+                let entering = (slot, session.id());
+                self.entering.push_back(entering);
+                continue;
+            }
+            let forgotten = session.forgotten(&shared);
+            if forgotten.contains(&true) {
+                shared.healed.fetch_add(1, Ordering::Relaxed);
+                for side in [CLIENT, UPSTREAM] {
+                    if forgotten[side] {
+                        session.given_back(side, &shared, now);
+                    }
+                }
+                self.run_lanes(slot, forgotten, now, false);
+            }
+        }
+    }
+}

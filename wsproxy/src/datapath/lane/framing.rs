@@ -1,0 +1,181 @@
+//! What a lane has to do with frames, besides moving bytes: frames of our own for T, the answer
+//! that it waits for from S, and what S may not send.
+
+use wsproxy_common::cursor::{FrameCursor, Rules};
+
+use super::pong;
+use crate::datapath::control_frame::PING_PAYLOAD;
+
+/// Made when there is something to do, gone when it is done: most sessions have none.
+#[derive(Debug, Default)]
+pub struct Framing {
+    /// Frames for T, to be put between two of S's.
+    own: Vec<u8>,
+    /// Bytes of them that T has.
+    written: usize,
+    /// The code of a Close among them; 0: there is none.
+    code: u16,
+    /// That Close is a farewell, behind which T gets nothing more.
+    is_farewell: bool,
+    /// T has got it. Follows what S says since, to hear its Close.
+    since_farewell: Option<FrameCursor>,
+    /// Payload of the Ping that S was sent and has not answered.
+    awaited: Option<[u8; PING_PAYLOAD]>,
+    answered: bool,
+    /// Bytes of S that may be the begin of that answer.
+    held: Vec<u8>,
+    /// Enforced rules that S has broken.
+    forbidden: u16,
+}
+
+/// What is to be done with bytes that were read from S.
+pub struct Parts<'a> {
+    /// They go to T.
+    pub first: &'a [u8],
+    /// The answer to our Ping: nobody gets it.
+    pub swallowed: usize,
+    /// They go to T after it.
+    pub second: &'a [u8],
+}
+
+impl Framing {
+    /// One more frame for T: no Close.
+    pub fn add(&mut self, frame: &[u8]) {
+        self.own.extend(frame);
+    }
+
+    /// A Close for T with this code. Nothing of S goes to T behind it if it `is_farewell`;
+    /// otherwise S has nothing more to say.
+    pub fn add_close(&mut self, code: u16, frame: &[u8], is_farewell: bool) {
+        self.own.extend(frame);
+        self.code = code;
+        self.is_farewell = is_farewell;
+    }
+
+    /// The rest of the frames for T, if there is one; whether it may go now. What was begun is
+    /// brought to its end; a frame begins only between two of S's.
+    pub fn due(&self, at_boundary: bool) -> Option<&[u8]> {
+        let rest = &self.own[self.written..];
+        (!rest.is_empty() && (self.written > 0 || at_boundary)).then_some(rest)
+    }
+
+    /// Frames for T are waiting.
+    pub fn has_own(&self) -> bool {
+        !self.own.is_empty()
+    }
+
+    /// T took so many bytes of them; `cursor` is where S's stream stands. The code of a Close
+    /// that T has got with that.
+    pub fn took(&mut self, bytes: usize, cursor: FrameCursor) -> Option<u16> {
+        self.written += bytes;
+        if self.written < self.own.len() {
+            return None;
+        }
+        if self.is_farewell {
+            self.since_farewell = Some(cursor);
+        }
+        let code = self.code;
+        self.drop_own();
+        (code != 0).then_some(code)
+    }
+
+    /// The frames for T are given up.
+    pub fn drop_own(&mut self) {
+        self.own.clear();
+        (self.written, self.code, self.is_farewell) = (0, 0, false);
+    }
+
+    /// The frames for T are given up, unless T has a part of one.
+    pub fn drop_unbegun(&mut self) {
+        if self.written == 0 {
+            self.drop_own();
+        }
+    }
+
+    /// T has got our Close.
+    pub fn has_said_farewell(&self) -> bool {
+        self.since_farewell.is_some()
+    }
+
+    /// S says this after T got our Close.
+    pub fn listen(&mut self, bytes: &[u8], rules: Rules) {
+        if let Some(cursor) = &mut self.since_farewell {
+            cursor.advance(bytes, rules);
+        }
+    }
+
+    /// S's Close came after T got ours.
+    pub fn has_heard_close(&self) -> bool {
+        self.since_farewell.is_some_and(|cursor| cursor.counts.closes > 0)
+    }
+
+    /// S was sent a Ping with this payload, or will be in a moment.
+    pub fn await_answer(&mut self, payload: [u8; PING_PAYLOAD]) {
+        self.awaited = Some(payload);
+        self.answered = false;
+    }
+
+    /// An answer is waited for.
+    pub fn awaits(&self) -> bool {
+        self.awaited.is_some()
+    }
+
+    /// Whether the answer has come; says so once.
+    pub fn take_answer(&mut self) -> bool {
+        std::mem::take(&mut self.answered)
+    }
+
+    /// Bytes that are held back.
+    pub fn held(&self) -> &[u8] {
+        &self.held
+    }
+
+    /// Takes the bytes that are held back.
+    pub fn release(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.held)
+    }
+
+    /// Sorts what follows where `cursor` stands, with what is held back in front of it, and holds
+    /// back what may be the begin of the answer.
+    pub fn sort<'a>(&mut self, cursor: FrameCursor, rules: Rules, bytes: &'a [u8]) -> Parts<'a> {
+        let all = Parts { first: bytes, swallowed: 0, second: &[] };
+        self.held.clear();
+        let Some(payload) = self.awaited else { return all };
+        match pong::find(cursor, rules, bytes, payload) {
+            pong::Found::Not => all,
+            pong::Found::MayBegin(at) => {
+                self.held.extend(&bytes[at..]);
+                Parts { first: &bytes[..at], ..all }
+            }
+            pong::Found::At(range) => {
+                self.awaited = None;
+                self.answered = true;
+                Parts {
+                    first: &bytes[..range.start],
+                    swallowed: range.len(),
+                    second: &bytes[range.end..],
+                }
+            }
+        }
+    }
+
+    /// S has broken enforced rules.
+    pub fn forbid(&mut self, violations: u16) {
+        self.forbidden |= violations;
+    }
+
+    /// Enforced rules that S has broken.
+    pub fn forbidden(&self) -> u16 {
+        self.forbidden
+    }
+
+    /// Nothing is left to do.
+    pub fn is_idle(&self) -> bool {
+        self.own.is_empty()
+            && self.awaited.is_none()
+            && !self.answered
+            && self.held.is_empty()
+            && self.since_farewell.is_none()
+            && self.forbidden == 0
+    }
+}
