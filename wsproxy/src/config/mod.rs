@@ -63,6 +63,8 @@ pub const DEFAULT_LISTEN: ListenAddr = ListenAddr::localhost(8080);
 pub const WAIT_MIN_MS: u32 = 1;
 /// Longest wait that can be set, in milliseconds: 30 days.
 pub const WAIT_MAX_MS: u32 = 30 * 24 * 3_600_000;
+/// A day in milliseconds.
+const DAY_MS: u32 = 24 * 3_600_000;
 /// TCP counts keepalive in whole seconds, from 1.
 pub const KEEPALIVE_STEP_MS: u32 = 1_000;
 /// Longest keepalive in milliseconds: 9 hours, the last whole one below the
@@ -87,17 +89,17 @@ pub const SERVERS_MAX: usize = 1_024;
 /// Most sessions that can be set.
 pub const MAX_SESSIONS_MAX: u32 = 1_000_000;
 /// Smallest bound on the bytes of a request or answer head: 1 KiB.
-pub const HEAD_BYTES_MIN: u32 = 1 << 10;
+pub const HEAD_BYTES_MIN: u64 = 1 << 10;
 /// Largest bound on the bytes of a request or answer head: 1 MiB.
-pub const HEAD_BYTES_MAX: u32 = 1 << 20;
+pub const HEAD_BYTES_MAX: u64 = 1 << 20;
 /// Smallest bound on header lines; a WebSocket handshake has 5 of its own.
 pub const HEAD_HEADERS_MIN: u32 = 8;
 /// Largest bound on header lines.
 pub const HEAD_HEADERS_MAX: u32 = 1_024;
 /// Smallest relay buffer: 16 KiB.
-pub const RELAY_BUFFER_MIN: u32 = 16 << 10;
+pub const RELAY_BUFFER_MIN: u64 = 16 << 10;
 /// Largest relay buffer: 16 MiB.
-pub const RELAY_BUFFER_MAX: u32 = 16 << 20;
+pub const RELAY_BUFFER_MAX: u64 = 16 << 20;
 /// Most workers that can be set.
 pub const WORKERS_MAX: u32 = 64;
 

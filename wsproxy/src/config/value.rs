@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use toml::de::{DeInteger, DeValue};
 
+use super::Wait;
 use super::addr::ServerAddr;
 use super::count::{Count, Setting};
 use super::period::Period;
@@ -26,7 +27,7 @@ pub(super) fn count<const MIN: u32, const MAX: u32>(
     }
 }
 
-pub(super) fn size<const MIN: u32, const MAX: u32>(
+pub(super) fn size<const MIN: u64, const MAX: u64>(
     value: &DeValue<'_>,
 ) -> Result<Size<MIN, MAX>, Invalid> {
     match value {
@@ -48,6 +49,14 @@ pub(super) fn period<const MIN: u32, const MAX: u32, const STEP: u32>(
     text.parse::<Period<MIN, MAX, STEP>>().map_err(|error| {
         if text == OFF { Invalid::new("cannot be turned off", error.expected) } else { error }
     })
+}
+
+/// A wait whose range, and step, in milliseconds are narrower than that of others.
+pub(super) fn wait<const MIN: u32, const MAX: u32, const STEP: u32>(
+    value: &DeValue<'_>,
+) -> Result<Wait, Invalid> {
+    let within: Period<MIN, MAX, STEP> = period(value)?;
+    Wait::new(within.as_millis().into())
 }
 
 /// The same, or `"off"`.

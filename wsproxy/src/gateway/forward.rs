@@ -45,7 +45,7 @@ impl Exchange<'_> {
         if forward.websocket == WebSocketRule::Only {
             return Err(Refusal::not_websocket(request.method().as_str()).into());
         }
-        let limit = forward.body_limit.map(|limit| u64::from(limit.get()));
+        let limit = forward.body_limit.map(|limit| limit.get());
         let announced = http_body::Body::size_hint(request.body()).lower();
         if limit.is_some_and(|limit| announced > limit) {
             return Err(body_too_large().into());

@@ -9,9 +9,9 @@ use super::super::routing::{
 use super::super::suggest;
 use super::super::template::Template;
 use super::super::value::{
-    body, count, flag, off, parsed, path, period, size, text, url_path, word,
+    body, count, flag, off, parsed, path, period, size, text, url_path, wait, word,
 };
-use super::super::{Burst, ROUTES_MAX, Statuses, Wait, is_host_name, is_token};
+use super::super::{Burst, ROUTES_MAX, Statuses, WAIT_MAX_MS, is_host_name, is_token};
 use super::{GivenRoute, Givens, access};
 
 /// Most items of a route's small lists.
@@ -234,12 +234,10 @@ fn forward(section: &Section<'_, '_>, upstream: String) -> Forward {
         ("only", WebSocketRule::Only),
         ("deny", WebSocketRule::Deny),
     ];
-    type Lifetime = super::super::Period<1_000, { super::super::WAIT_MAX_MS }>;
     let default = Forward::to(upstream);
     let texts = |list: Vec<Given<String>>| list.into_iter().map(|given| given.value).collect();
     let origins = section.list("origins", (1, HOSTS_MAX), "origins", origin);
     let protocols = section.list("subprotocols", (1, LIST_MAX), "names", token);
-    let lifetime: Option<Lifetime> = section.value("lifetime", None, off(period));
     Forward {
         rewrite: section.get("rewrite", url_path).map(|given| given.value),
         websocket: section.value("websocket", default.websocket, word(WEBSOCKET)),
@@ -249,7 +247,7 @@ fn forward(section: &Section<'_, '_>, upstream: String) -> Forward {
         connect: section.get("upstream_connect", period).map(|given| given.value),
         answer: section.get("upstream_answer", period).map(|given| given.value),
         idle: section.get("idle", off(period)).map(|given| given.value),
-        lifetime: lifetime.and_then(|l| Wait::new(l.as_millis().into()).ok()),
+        lifetime: section.value("lifetime", None, off(wait::<1_000, WAIT_MAX_MS, 1>)),
         body_limit: section.value("body_limit", default.body_limit, off(size)),
         ..default
     }

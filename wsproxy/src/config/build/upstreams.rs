@@ -8,8 +8,10 @@ use super::super::model::{
 };
 use super::super::problem::{Diagnostic, Invalid, Place};
 use super::super::reader::{Given, Item, Section, quote};
-use super::super::value::{count, flag, off, path, period, server, text, url_path, word};
-use super::super::{Count, Period, SERVERS_MAX, ServerAddr, UPSTREAMS_MAX, Wait, Weight, is_token};
+use super::super::value::{count, flag, off, path, period, server, text, url_path, wait, word};
+use super::super::{
+    Count, DAY_MS, SERVERS_MAX, ServerAddr, UPSTREAMS_MAX, WAIT_MAX_MS, Wait, Weight, is_token,
+};
 use super::checks::no_loop;
 use super::{Givens, file_place, missing, names_once};
 
@@ -114,7 +116,8 @@ fn upstream(
         proxy_protocol: section.value("proxy_protocol", None, word(PROXY)),
         transparent: section.value("transparent", false, flag),
         close_dead: section.value("close_dead", false, flag),
-        resolve: resolve(section),
+        // A name server is not to be asked all the time.
+        resolve: section.value("resolve", default.resolve, wait::<1_000, WAIT_MAX_MS, 1>),
         tls: tls(section),
         health: health(&section.table("health", "upstream.health")),
         ..default
@@ -125,13 +128,6 @@ fn upstream(
 
 const PROXY: &[(&str, Option<ProxyVersion>)] =
     &[("off", None), ("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))];
-
-/// At least a second: a name server is not to be asked all the time.
-fn resolve(section: &Section<'_, '_>) -> Wait {
-    type Resolve = Period<1_000, { super::super::WAIT_MAX_MS }>;
-    let found: Resolve = section.value("resolve", Resolve::of::<30_000>(), period);
-    Wait::new(found.as_millis().into()).unwrap_or(Wait::of::<30_000>())
-}
 
 fn token(value: &toml::de::DeValue<'_>) -> Result<String, Invalid> {
     let name = text(value)?;
@@ -253,13 +249,11 @@ fn health(section: &Section<'_, '_>) -> Option<Health> {
         ("http", Some(HealthKind::Http)),
         ("websocket", Some(HealthKind::WebSocket)),
     ];
-    type Interval = Period<100, 86_400_000>;
     let kind = section.value("kind", None, word(KINDS));
     let path = section.value("path", "/".to_owned(), url_path);
-    let interval: Interval = section.value("interval", Interval::of::<5_000>(), period);
+    let interval = section.value("interval", Wait::of::<5_000>(), wait::<100, DAY_MS, 1>);
     let timeout = section.value("timeout", Wait::of::<2_000>(), period);
     let rise = section.value("rise", Count::<1, 100>::of::<2>(), count).get();
     let fall = section.value("fall", Count::<1, 100>::of::<3>(), count).get();
-    let interval = Wait::new(interval.as_millis().into()).unwrap_or(Wait::of::<5_000>());
     kind.map(|kind| Health { kind, path, interval, timeout, rise, fall })
 }
