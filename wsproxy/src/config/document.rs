@@ -93,8 +93,8 @@ pub fn example() -> String {
             if matches!(inner, "upstream.servers" | "listener.tls.certificates") {
                 continue;
             }
-            // TLS is not on unless its section is there.
-            let off = inner == "listener.tls";
+            // TLS is not on unless its section is there; a route's pings are those of `[ping]`.
+            let off = matches!(inner, "listener.tls" | "route.ping");
             let mark = if off { "# " } else { "" };
             let _ = writeln!(text, "\n{mark}[{inner}]");
             example_keys(&mut text, inner, off);

@@ -112,6 +112,7 @@ pub const KEYS: &[Key] = &[
     key("", "upstream", Tables("upstream"), "", "at most 256", "groups of servers"),
     key("", "route", Tables("route"), "", "at most 1024; without any, everything goes to the one upstream", "which request goes where"),
     key("", "timeouts", Table("timeouts"), "", "", "how long to wait"),
+    key("", "ping", Table("ping"), "", "", "whether silent sides of sessions are alive"),
     key("", "limits", Table("limits"), "", "", "how much at a time"),
     key("", "clients", Table("clients"), "", "", "who a client is"),
     key("", "access_log", Table("access_log"), "", "", "a line per request and session"),
@@ -187,6 +188,7 @@ pub const KEYS: &[Key] = &[
     key("route", "upstream_answer", Duration, "", "`1ms` to `30d`; without it, `timeouts.upstream_answer`", "for a server to answer").such_as("\"30s\""),
     key("route", "idle", Duration, "", "`1ms` to `30d`, or `\"off\"`; without it, `timeouts.idle`", "a session in which nothing moves for so long is closed").such_as("\"1h\""),
     key("route", "lifetime", Duration, "\"off\"", "`1s` to `30d`, or `\"off\"`", "a session older than this is closed"),
+    key("route", "ping", Table("route.ping"), "", "", "in the place of `[ping]`, key by key"),
     key("route", "body_limit", Size, "\"1MiB\"", "`0` to `3GiB`, or `\"off\"`", "a plain request with a longer body is answered 413"),
     key("route", "index", List(&Text), "[\"index.html\"]", "names", "with `files`: what is served for a directory"),
     key("route", "fallback", List(&Text), "", "`\"$uri\"`, `\"$uri/\"`, paths, `\"=404\"` at the end", "with `files`: what is tried in turn, as nginx's `try_files`").such_as("[\"$uri\", \"$uri/\", \"/index.html\"]"),
@@ -205,6 +207,10 @@ pub const KEYS: &[Key] = &[
     key("route", "add_response_headers", Pairs, "{}", "at most 64, with variables", "headers added to the answer"),
     key("route", "remove_response_headers", List(&Text), "[]", "at most 64", "headers that the client does not get"),
     //
+    key("route.ping", "interval", Duration, "", "`1s` to `1d`, or `\"off\"`; without it, `ping.interval`", "a side that was silent for so long is sent a Ping; `\"off\"`: no pings").such_as("\"30s\""),
+    key("route.ping", "timeout", Duration, "", "`100ms` to `1h`; without it, `ping.timeout`", "a side that says nothing for so long after a Ping is dead: the session is closed").such_as("\"10s\""),
+    key("route.ping", "upstream", Bool, "", "without it, `ping.upstream`", "servers are pinged too, not only clients").such_as("false"),
+    //
     key("timeouts", "request_head", Duration, "\"10s\"", "`1ms` to `30d`", "a client that has not sent its whole request head by then is answered 408 and closed"),
     key("timeouts", "tls_handshake", Duration, "\"10s\"", "`1ms` to `30d`", "a TLS handshake, or a PROXY header, that takes longer is closed"),
     key("timeouts", "keepalive_idle", Duration, "\"75s\"", "`1ms` to `30d`", "a client's connection is closed when its next request does not begin by then"),
@@ -215,6 +221,10 @@ pub const KEYS: &[Key] = &[
     key("timeouts", "drain", Duration, "\"10s\"", "`1ms` to `30d`", "sessions still open so long after SIGTERM are cut off and wsproxy exits"),
     key("timeouts", "keepalive", Duration, "\"60s\"", "`1s` to `9h`, whole seconds, or `\"off\"`", "a connection silent for so long is probed by TCP, on both sockets; one that does not answer is closed as broken; `\"off\"`: no probes"),
     key("timeouts", "user_timeout", Duration, "\"60s\"", "`1s` to `24d`, or `\"off\"`", "a connection whose sent data stays unacknowledged, or whose receiver keeps its window shut, for so long is closed as broken (`TCP_USER_TIMEOUT`); `\"off\"`: when the kernel gives up resending"),
+    //
+    key("ping", "interval", Duration, "\"30s\"", "`1s` to `1d`, or `\"off\"`", "a side that was silent for so long is sent a Ping; `\"off\"`: no pings"),
+    key("ping", "timeout", Duration, "\"10s\"", "`100ms` to `1h`", "a side that says nothing for so long after a Ping is dead: the session is closed"),
+    key("ping", "upstream", Bool, "false", "", "servers are pinged too, not only clients"),
     //
     key("limits", "max_sessions", Integer, "\"auto\"", "`1` to `1000000`, or `\"auto\"`: as many as the limit on descriptors allows", "connections and sessions at a time; a further client is answered 503 and closed"),
     key("limits", "max_sessions_per_client", Integer, "\"off\"", "`1` to `1000000`, or `\"off\"`", "live sessions of one client address; a further handshake is answered 429"),

@@ -40,7 +40,7 @@ pub use document::{example, reference, schema};
 pub use keys::{KEYS, Key, Kind};
 pub use model::{
     AccessFormat, AccessLog, AddressHeader, Admin, Balance, Certificate, Clients, Config, Datapath,
-    HashKey, Health, HealthKind, Limits, Listener, ListenerTls, Log, ProxyVersion, Server,
+    HashKey, Health, HealthKind, Limits, Listener, ListenerTls, Log, Ping, ProxyVersion, Server,
     Timeouts, Upstream, UpstreamTls,
 };
 pub use network::{Access, Network};
@@ -205,6 +205,7 @@ impl Config {
             upstreams: vec![Upstream { embedded: true, ..Upstream::of("default", Vec::new()) }],
             routes: vec![Route::everything_to("default")],
             timeouts: Timeouts::default(),
+            ping: Ping::default(),
             limits: Limits::default(),
             clients: Clients::default(),
             access_log: None,

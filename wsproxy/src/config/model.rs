@@ -26,6 +26,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// How long to wait.
     pub timeouts: Timeouts,
+    /// Whether silent sides are alive; routes have theirs in [`Forward`](super::Forward).
+    pub ping: Ping,
     /// How much to hold.
     pub limits: Limits,
     /// Who a client is.
@@ -318,6 +320,27 @@ impl Default for Timeouts {
             drain: Wait::of::<10_000>(),
             keepalive: Some(Keepalive::of::<60_000>()),
             user_timeout: Some(UserTimeout::of::<60_000>()),
+        }
+    }
+}
+
+/// `[ping]`, and `[route.ping]` with what it leaves to that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ping {
+    /// The silence of a side after which it is sent a Ping (RFC 6455 section 5.5.2); none: never.
+    pub interval: Option<Wait>,
+    /// The silence after a Ping that ends the session.
+    pub timeout: Wait,
+    /// Servers too, not only clients.
+    pub upstream: bool,
+}
+
+impl Default for Ping {
+    fn default() -> Self {
+        Self {
+            interval: Some(Wait::of::<30_000>()),
+            timeout: Wait::of::<10_000>(),
+            upstream: false,
         }
     }
 }

@@ -395,9 +395,12 @@ pub(super) enum Item<'r, 't, T> {
 fn elsewhere(name: &str) -> Option<String> {
     let meant = suggest::nearest(name, keys::KEYS.iter().map(|key| key.name))?;
     let mut keys = keys::KEYS.iter().filter(|key| key.name == meant);
-    // What routes may set for themselves holds for everything in another section.
     let first = keys.clone().next()?;
-    Some(keys.find(|key| key.section != "route").unwrap_or(first).whole())
+    // What routes may set for themselves holds for everything in another section; a table of
+    // keys with the name of a key is hardly what was meant.
+    let likely =
+        |key: &&keys::Key| key.section != "route" && !matches!(key.kind, keys::Kind::Table(_));
+    Some(keys.find(likely).unwrap_or(first).whole())
 }
 
 /// A value as a message shows it: on one line, not too long.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::model::Ping;
 use super::network::Access;
 use super::rate::Rate;
 use super::reader::Given;
@@ -123,6 +124,8 @@ pub struct Forward {
     pub idle: Option<Option<Wait>>,
     /// Longest session.
     pub lifetime: Option<Wait>,
+    /// Whether silent sides are alive; what the route does not say is the general one's.
+    pub ping: Ping,
     /// Longest body of a plain request; none: any.
     pub body_limit: Option<BodyLimit>,
 }
@@ -142,6 +145,7 @@ impl Forward {
             answer: None,
             idle: None,
             lifetime: None,
+            ping: Ping::default(),
             body_limit: Some(BodyLimit::of::<{ 1 << 20 }>()),
         }
     }

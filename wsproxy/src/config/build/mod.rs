@@ -3,6 +3,7 @@
 mod checks;
 mod listeners;
 mod routes;
+mod supervision;
 mod upstreams;
 
 use std::cell::RefCell;
@@ -10,8 +11,8 @@ use std::cell::RefCell;
 use crate::cli::RunArgs;
 
 use super::model::{
-    AccessFormat, AccessLog, Admin, Clients, Config, Datapath, Limits, Listener, Log, Timeouts,
-    Upstream,
+    AccessFormat, AccessLog, Admin, Clients, Config, Datapath, Limits, Listener, Log, Ping,
+    Timeouts, Upstream,
 };
 use super::problem::{Diagnostic, Place, Problems};
 use super::reader::{Given, Reader, Section};
@@ -85,7 +86,8 @@ fn from_file(reader: &Reader<'_, '_>, document: &toml::de::DeTable<'_>, run: &Ru
     let top = Section::top(reader, document);
     let listeners = listeners::read(&top, run);
     let upstreams = upstreams::read(&top, run, &listeners);
-    let routes = routes::read(&top, &listeners, &upstreams);
+    let ping = supervision::ping(&top.table("ping", "ping"), Ping::default());
+    let routes = routes::read(&top, &listeners, &upstreams, ping);
     let admin = top.table("admin", "admin");
     let admin_file = admin.get("address", parsed::<ListenAddr>);
     let admin_address = run.admin.map(|a| Given::flag(a, "--admin")).or(admin_file);
@@ -103,6 +105,7 @@ fn from_file(reader: &Reader<'_, '_>, document: &toml::de::DeTable<'_>, run: &Ru
         upstreams: upstreams.into_iter().map(|group| group.value).collect(),
         routes: routes.into_iter().map(|route| route.value).collect(),
         timeouts: timeouts(&top.table("timeouts", "timeouts")),
+        ping,
         limits: limits_of(&limits),
         clients: clients(&top.table("clients", "clients")),
         access_log: access_log(&top.table("access_log", "access_log")),

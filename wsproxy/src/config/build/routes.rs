@@ -1,6 +1,6 @@
 //! `[[route]]`
 
-use super::super::model::{Listener, Upstream};
+use super::super::model::{Listener, Ping, Upstream};
 use super::super::problem::{Diagnostic, Invalid};
 use super::super::reader::{Given, Section, quote};
 use super::super::routing::{
@@ -12,7 +12,7 @@ use super::super::value::{
     body, count, flag, off, parsed, path, period, size, text, url_path, wait, word,
 };
 use super::super::{Burst, ROUTES_MAX, Statuses, WAIT_MAX_MS, is_host_name, is_token};
-use super::{GivenRoute, Givens, access};
+use super::{GivenRoute, Givens, access, supervision};
 
 /// Most items of a route's small lists.
 const LIST_MAX: usize = 64;
@@ -35,6 +35,7 @@ const ONLY_WITH: &[(&str, &[&str])] = &[
             "upstream_answer",
             "idle",
             "lifetime",
+            "ping",
             "body_limit",
             "set_request_headers",
             "add_request_headers",
@@ -55,10 +56,11 @@ pub(super) fn read(
     top: &Section<'_, '_>,
     listeners: &[Given<Listener>],
     upstreams: &[Given<Upstream>],
+    ping: Ping,
 ) -> Givens<Route> {
     let sections = top.tables("route", "route", ROUTES_MAX);
     if sections.is_empty() {
-        return everything(top, upstreams);
+        return everything(top, upstreams, ping);
     }
     let names = |kind: &'static str| match kind {
         "listener" => listeners.iter().map(|l| l.value.name.as_str()).collect::<Vec<_>>(),
@@ -67,22 +69,31 @@ pub(super) fn read(
     let (listener_names, upstream_names) = (names("listener"), names("upstream"));
     let routes: Givens<Route> = sections
         .iter()
-        .filter_map(|section| route(section, &listener_names, &upstream_names))
+        .filter_map(|section| route(section, &listener_names, &upstream_names, ping))
         .collect();
     duplicates(top, &routes);
     routes
 }
 
-fn everything(top: &Section<'_, '_>, upstreams: &[Given<Upstream>]) -> Givens<Route> {
+fn everything(top: &Section<'_, '_>, upstreams: &[Given<Upstream>], ping: Ping) -> Givens<Route> {
     if let [_, second, ..] = upstreams {
         let problem = second.remark("several upstreams, and no route says which gets what");
         top.reader().report(problem.with_expected("a [[route]] for each"));
     }
+    let route = |name: &str| Route {
+        action: Action::Upstream(Forward { ping, ..Forward::to(name) }),
+        ..Route::everything_to(name)
+    };
     let first = upstreams.first();
-    first.map(|group| group.with(Route::everything_to(&group.value.name))).into_iter().collect()
+    first.map(|group| group.with(route(&group.value.name))).into_iter().collect()
 }
 
-fn route(section: &Section<'_, '_>, listeners: &[&str], upstreams: &[&str]) -> Option<GivenRoute> {
+fn route(
+    section: &Section<'_, '_>,
+    listeners: &[&str],
+    upstreams: &[&str],
+    ping: Ping,
+) -> Option<GivenRoute> {
     let name = section.get("name", text);
     let on = known_names(section, "listeners", "listener", listeners);
     let hosts: Vec<Given<HostPattern>> =
@@ -90,7 +101,7 @@ fn route(section: &Section<'_, '_>, listeners: &[&str], upstreams: &[&str]) -> O
     let path_given = section.get("path", url_path);
     let path = path_given.as_ref().map_or_else(|| "/".to_owned(), |given| given.value.clone());
     let exact = section.value("exact", false, flag);
-    let action = action(section, upstreams);
+    let action = action(section, upstreams, ping);
     let hosts: Vec<_> = hosts.into_iter().map(|given| given.value).collect();
     let label = name.as_ref().map(|given| given.value.clone());
     let label = label.unwrap_or_else(|| default_name(&hosts, &path, exact));
@@ -158,12 +169,12 @@ fn check_known(section: &Section<'_, '_>, name: &Given<String>, kind: &str, know
     section.reader().report(problem);
 }
 
-fn action(section: &Section<'_, '_>, upstreams: &[&str]) -> Option<Action> {
+fn action(section: &Section<'_, '_>, upstreams: &[&str], ping: Ping) -> Option<Action> {
     let given: Vec<&str> = ACTIONS.iter().copied().filter(|key| section.has(key)).collect();
     let (upstream, files) = (section.get("upstream", text), section.get("files", path));
     let redirect = section.get("redirect", parsed::<Template>);
     let respond = section.get("respond", count::<200, 599>);
-    let forward = forward(section, String::new());
+    let forward = forward(section, ping);
     let index = section.list("index", (1, LIST_MAX), "names", file_name);
     let fallback = section.list("fallback", (1, LIST_MAX), "names", fallback).unwrap_or_default();
     let status: Statuses = section.value("status", Statuses::of::<301>(), redirect_status);
@@ -228,13 +239,14 @@ fn misplaced(section: &Section<'_, '_>, kind: &str) {
     }
 }
 
-fn forward(section: &Section<'_, '_>, upstream: String) -> Forward {
+/// All but the name of the upstream.
+fn forward(section: &Section<'_, '_>, ping: Ping) -> Forward {
     const WEBSOCKET: &[(&str, WebSocketRule)] = &[
         ("allow", WebSocketRule::Allow),
         ("only", WebSocketRule::Only),
         ("deny", WebSocketRule::Deny),
     ];
-    let default = Forward::to(upstream);
+    let default = Forward::to(String::new());
     let texts = |list: Vec<Given<String>>| list.into_iter().map(|given| given.value).collect();
     let origins = section.list("origins", (1, HOSTS_MAX), "origins", origin);
     let protocols = section.list("subprotocols", (1, LIST_MAX), "names", token);
@@ -248,6 +260,7 @@ fn forward(section: &Section<'_, '_>, upstream: String) -> Forward {
         answer: section.get("upstream_answer", period).map(|given| given.value),
         idle: section.get("idle", off(period)).map(|given| given.value),
         lifetime: section.value("lifetime", None, off(wait::<1_000, WAIT_MAX_MS, 1>)),
+        ping: supervision::ping(&section.table("ping", "route.ping"), ping),
         body_limit: section.value("body_limit", default.body_limit, off(size)),
         ..default
     }

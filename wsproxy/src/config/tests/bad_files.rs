@@ -73,6 +73,10 @@ fn unknown_keys_and_sections() {
             "[limits]\n  idle = \"1h\"\n",
             "w.toml:6:3: limits.idle: unknown key, did you mean timeouts.idle?",
         ),
+        (
+            "[limits]\npong = 1\n[timeouts]\n",
+            "w.toml:6:1: limits.pong: unknown key, did you mean ping?",
+        ),
         ("[limits]\ncolour = 1\n", "w.toml:6:1: limits.colour: unknown key"),
         (
             "[timeout]\nidle = \"1h\"\n",
@@ -91,7 +95,7 @@ fn unknown_keys_and_sections() {
 }
 
 /// Sections without tables inside them and without rules of their own.
-const PLAIN: [&str; 6] = ["timeouts", "limits", "clients", "access_log", "datapath", "log"];
+const PLAIN: [&str; 7] = ["timeouts", "ping", "limits", "clients", "access_log", "datapath", "log"];
 
 #[test]
 fn every_key_is_read_and_refuses_a_wrong_type() {
@@ -122,6 +126,9 @@ fn values_out_of_range() {
         ("timeouts", "drain", &["\"720h1ms\"", "\"off\""]),
         ("timeouts", "keepalive", &["\"999ms\"", "\"1500ms\"", "\"9h1s\""]),
         ("timeouts", "user_timeout", &["\"999ms\"", "\"24d1ms\""]),
+        ("ping", "interval", &["\"999ms\"", "\"24h1ms\"", "\"no\"", "30"]),
+        ("ping", "timeout", &["\"99ms\"", "\"1h1ms\"", "\"off\"", "10"]),
+        ("ping", "upstream", &["\"yes\"", "1"]),
         (
             "limits",
             "max_sessions",
@@ -178,6 +185,14 @@ fn messages_say_what_was_found_and_expected() {
             "[timeouts]\ndrain = 10",
             "w.toml:6:9: timeouts.drain: a number without its unit (found 10, expected a duration \
              such as \"250ms\", \"10s\", \"5m\" or \"2h30m\")",
+        ),
+        (
+            "[ping]\ninterval = \"1ms\"",
+            "w.toml:6:12: ping.interval: too small (found \"1ms\", expected 1s to 1d or \"off\")",
+        ),
+        (
+            "[ping]\ntimeout = \"2h\"",
+            "w.toml:6:11: ping.timeout: too large (found \"2h\", expected 100ms to 1h)",
         ),
         (
             "[limits]\nhead_bytes = 10",

@@ -47,6 +47,26 @@ fn routes() {
             "w.toml:9:11: route.origins: it does nothing without route.upstream (expected a route with upstream, which this one has not)",
         ),
         (
+            "upstream = \"u\"\nping = { interval = \"0s\" }",
+            "w.toml:9:21: route.ping.interval: too small (found \"0s\", expected 1s to 1d or \"off\")",
+        ),
+        (
+            "upstream = \"u\"\nping = { timeout = \"off\" }",
+            "w.toml:9:20: route.ping.timeout: cannot be turned off (found \"off\", expected a duration such as \"250ms\", \"10s\", \"5m\" or \"2h30m\")",
+        ),
+        (
+            "upstream = \"u\"\nping = { upstream = \"u\" }",
+            "w.toml:9:21: route.ping.upstream: neither true nor false (found \"u\", expected true or false)",
+        ),
+        (
+            "upstream = \"u\"\nping = \"30s\"",
+            "w.toml:9:1: route.ping: not a section (found \"30s\", expected one section [route.ping])",
+        ),
+        (
+            "respond = 404\n[route.ping]",
+            "w.toml:9:1: route.ping: it does nothing without route.upstream (expected a route with upstream, which this one has not)",
+        ),
+        (
             "redirect = \"https://$hots/\"",
             "w.toml:8:12: route.redirect: an unknown variable (found \"https://$hots/\", expected perhaps $host)",
         ),

@@ -87,6 +87,9 @@ fn every_example_value_is_valid() {
                 };
                 format!("{VALID}[[route]]\n{action}{name} = {value}\n")
             }
+            "route.ping" => {
+                format!("{VALID}[route]\nupstream = \"default\"\n[{section}]\n{name} = {value}\n")
+            }
             _ => format!("{VALID}[{section}]\n{name} = {value}\n"),
         };
         valid(&text);
@@ -106,6 +109,7 @@ fn the_schema_knows_every_key() {
     for key in KEYS.iter().filter(|key| key.section == "route") {
         assert!(route[key.name]["description"].is_string(), "{}", key.name);
     }
+    assert_eq!(route["ping"]["properties"]["upstream"]["type"], "boolean");
     assert!(DOCUMENT.contains(DEFAULT_FILE));
     assert!(DOCUMENT.contains(&DEFAULT_LISTEN.to_string()));
 }

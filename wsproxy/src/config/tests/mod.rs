@@ -2,6 +2,7 @@ mod bad_files;
 mod bad_tables;
 mod document;
 mod sources;
+mod supervision;
 
 use super::*;
 
