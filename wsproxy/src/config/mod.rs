@@ -129,6 +129,8 @@ pub type Prefix = Count<1, 128>;
 pub type Statuses = Count<300, 399>;
 /// Bytes of a plain request's body.
 pub type BodyLimit = Size<0, { 3 << 30 }>;
+/// Payload bytes of a WebSocket message, or of one of its frames.
+pub type MessageLimit = Size<1, { 1 << 40 }>;
 /// Number of worker threads.
 pub type Workers = Count<1, WORKERS_MAX>;
 

@@ -7,7 +7,7 @@ use super::network::Access;
 use super::rate::Rate;
 use super::reader::Given;
 use super::template::Template;
-use super::{BodyLimit, Burst, MaxSessions, Wait};
+use super::{BodyLimit, Burst, MaxSessions, MessageLimit, Wait};
 
 /// `[[route]]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,7 +124,16 @@ pub struct Forward {
     pub idle: Option<Option<Wait>>,
     /// Longest session.
     pub lifetime: Option<Wait>,
-    /// Whether silent sides are alive; what the route does not say is the general one's.
+    /// Whether the frames of sessions are followed; what follows here needs it.
+    pub frames: bool,
+    /// A side that breaks the framing (RFC 6455 section 5) is closed with 1002.
+    pub enforce_framing: bool,
+    /// A side whose message is longer is closed with 1009; none: any length.
+    pub max_message: Option<MessageLimit>,
+    /// A side that sends a longer frame is closed with 1009; none: any length.
+    pub max_frame: Option<MessageLimit>,
+    /// Whether silent sides are alive; what the route does not say is the general one's. Never
+    /// with an interval where `frames` is false.
     pub ping: Ping,
     /// Longest body of a plain request; none: any.
     pub body_limit: Option<BodyLimit>,
@@ -145,6 +154,10 @@ impl Forward {
             answer: None,
             idle: None,
             lifetime: None,
+            frames: true,
+            enforce_framing: false,
+            max_message: None,
+            max_frame: None,
             ping: Ping::default(),
             body_limit: Some(BodyLimit::of::<{ 1 << 20 }>()),
         }

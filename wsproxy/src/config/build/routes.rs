@@ -36,6 +36,10 @@ const ONLY_WITH: &[(&str, &[&str])] = &[
             "idle",
             "lifetime",
             "ping",
+            "frames",
+            "enforce_framing",
+            "max_message",
+            "max_frame",
             "body_limit",
             "set_request_headers",
             "add_request_headers",
@@ -260,9 +264,8 @@ fn forward(section: &Section<'_, '_>, ping: Ping) -> Forward {
         answer: section.get("upstream_answer", period).map(|given| given.value),
         idle: section.get("idle", off(period)).map(|given| given.value),
         lifetime: section.value("lifetime", None, off(wait::<1_000, WAIT_MAX_MS, 1>)),
-        ping: supervision::ping(&section.table("ping", "route.ping"), ping),
         body_limit: section.value("body_limit", default.body_limit, off(size)),
-        ..default
+        ..supervision::frames(section, default, ping)
     }
 }
 

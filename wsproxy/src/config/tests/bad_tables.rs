@@ -67,6 +67,62 @@ fn routes() {
             "w.toml:9:1: route.ping: it does nothing without route.upstream (expected a route with upstream, which this one has not)",
         ),
         (
+            "upstream = \"u\"\nframes = false\nenforce_framing = true",
+            "w.toml:10:19: route.enforce_framing: it does nothing with route.frames = false (expected frames = true, or a route without this)",
+        ),
+        (
+            "upstream = \"u\"\nframes = false\nmax_message = \"1MiB\"",
+            "w.toml:10:15: route.max_message: it does nothing with route.frames = false (expected frames = true, or a route without this)",
+        ),
+        (
+            "upstream = \"u\"\nframes = false\nmax_frame = 125",
+            "w.toml:10:13: route.max_frame: it does nothing with route.frames = false (expected frames = true, or a route without this)",
+        ),
+        (
+            "upstream = \"u\"\nframes = false\n[route.ping]\ninterval = \"off\"",
+            "w.toml:10:1: route.ping: it does nothing with route.frames = false (expected frames = true, or a route without this)",
+        ),
+        (
+            "upstream = \"u\"\nframes = \"on\"",
+            "w.toml:9:10: route.frames: neither true nor false (found \"on\", expected true or false)",
+        ),
+        (
+            "upstream = \"u\"\nenforce_framing = 1",
+            "w.toml:9:19: route.enforce_framing: neither true nor false (found 1, expected true or false)",
+        ),
+        (
+            "upstream = \"u\"\nmax_message = 0",
+            "w.toml:9:15: route.max_message: too small (found 0, expected 1B to 1TiB or \"off\")",
+        ),
+        (
+            "upstream = \"u\"\nmax_message = \"1025GiB\"",
+            "w.toml:9:15: route.max_message: too large (found \"1025GiB\", expected 1B to 1TiB or \"off\")",
+        ),
+        (
+            "upstream = \"u\"\nmax_frame = \"0B\"",
+            "w.toml:9:13: route.max_frame: too small (found \"0B\", expected 1B to 1TiB or \"off\")",
+        ),
+        (
+            "upstream = \"u\"\nmax_frame = 1099511627777",
+            "w.toml:9:13: route.max_frame: too large (found 1099511627777, expected 1B to 1TiB or \"off\")",
+        ),
+        (
+            "files = \"/srv\"\nframes = false",
+            "w.toml:9:10: route.frames: it does nothing without route.upstream (expected a route with upstream, which this one has not)",
+        ),
+        (
+            "files = \"/srv\"\nenforce_framing = true",
+            "w.toml:9:19: route.enforce_framing: it does nothing without route.upstream (expected a route with upstream, which this one has not)",
+        ),
+        (
+            "files = \"/srv\"\nmax_message = 1",
+            "w.toml:9:15: route.max_message: it does nothing without route.upstream (expected a route with upstream, which this one has not)",
+        ),
+        (
+            "files = \"/srv\"\nmax_frame = 1",
+            "w.toml:9:13: route.max_frame: it does nothing without route.upstream (expected a route with upstream, which this one has not)",
+        ),
+        (
             "redirect = \"https://$hots/\"",
             "w.toml:8:12: route.redirect: an unknown variable (found \"https://$hots/\", expected perhaps $host)",
         ),

@@ -45,3 +45,47 @@ fn a_route_pings_as_the_file_says_unless_it_says_more() {
         assert_eq!((config.ping, forward(&config).ping), (of_file, of_route), "{file}{route}");
     }
 }
+
+#[test]
+fn what_routes_say_of_frames() {
+    let read = |keys: &str| {
+        let forward = forward(&valid_with(&format!("{ROUTE}{keys}\n"))).clone();
+        let limits = [forward.max_message, forward.max_frame].map(|limit| limit.map(Size::get));
+        (forward.frames, forward.enforce_framing, limits)
+    };
+    for (keys, expected) in [
+        ("", (true, false, [None, None])),
+        ("enforce_framing = true", (true, true, [None, None])),
+        ("max_message = 1", (true, false, [Some(1), None])),
+        ("max_message = \"1TiB\"", (true, false, [Some(1 << 40), None])),
+        ("max_frame = \"1B\"\nmax_message = \"off\"", (true, false, [None, Some(1)])),
+        ("max_frame = \"8GiB\"", (true, false, [None, Some(8 << 30)])),
+        ("frames = false", (false, false, [None, None])),
+        // Who says what is so without frames contradicts nobody.
+        (
+            "frames = false\nenforce_framing = false\nmax_message = \"off\"\nmax_frame = \"off\"",
+            (false, false, [None, None]),
+        ),
+    ] {
+        assert_eq!(read(keys), expected, "{keys}");
+    }
+}
+
+#[test]
+fn a_route_without_frames_has_no_pings() {
+    let config = valid_with(&format!("[ping]\nupstream = true\n{ROUTE}frames = false\n"));
+    assert_eq!(config.ping.interval, Ping::default().interval);
+    assert_eq!(forward(&config).ping, Ping { interval: None, ..config.ping });
+}
+
+#[test]
+fn everything_that_needs_frames_is_named_at_once() {
+    let text = format!(
+        "{VALID}{ROUTE}frames = false\nenforce_framing = true\nmax_message = 1\nmax_frame = 1\n\
+         [route.ping]\n"
+    );
+    let problems = check(path(), &text).unwrap_err();
+    let keys: Vec<_> = problems.iter().filter_map(|problem| problem.key.as_deref()).collect();
+    let expected = ["route.enforce_framing", "route.max_message", "route.max_frame", "route.ping"];
+    assert_eq!(keys, expected, "{problems}");
+}
