@@ -113,6 +113,7 @@ pub const KEYS: &[Key] = &[
     key("", "route", Tables("route"), "", "at most 1024; without any, everything goes to the one upstream", "which request goes where"),
     key("", "timeouts", Table("timeouts"), "", "", "how long to wait"),
     key("", "ping", Table("ping"), "", "", "whether silent sides of sessions are alive"),
+    key("", "drain", Table("drain"), "", "", "how sessions are closed when they have to go"),
     key("", "limits", Table("limits"), "", "", "how much at a time"),
     key("", "clients", Table("clients"), "", "", "who a client is"),
     key("", "access_log", Table("access_log"), "", "", "a line per request and session"),
@@ -222,13 +223,18 @@ pub const KEYS: &[Key] = &[
     key("timeouts", "upstream_connect", Duration, "\"5s\"", "`1ms` to `30d`", "to connect to a server, its name resolved; then the next server is tried, and when none is left the client is answered 504"),
     key("timeouts", "upstream_answer", Duration, "\"30s\"", "`1ms` to `30d`", "an upstream that has not sent its whole answer head by then is closed; the client is answered 504. A plain request is given up before that (499) when its client resets the connection, or 5 s after it has ended its side of it"),
     key("timeouts", "idle", Duration, "\"1h\"", "`1ms` to `30d`, or `\"off\"`", "a session in which nothing moved in either direction for so long is closed, and so is a plain answer that pauses for so long; `\"off\"`: never"),
-    key("timeouts", "drain", Duration, "\"10s\"", "`1ms` to `30d`", "sessions still open so long after SIGTERM are cut off and wsproxy exits"),
+    key("timeouts", "drain", Duration, "\"10s\"", "`1ms` to `30d`", "sessions still open so long after SIGTERM are cut off and wsproxy exits; how they are told to go before that: `drain`"),
     key("timeouts", "keepalive", Duration, "\"60s\"", "`1s` to `9h`, whole seconds, or `\"off\"`", "a connection silent for so long is probed by TCP, on both sockets; one that does not answer is closed as broken; `\"off\"`: no probes"),
     key("timeouts", "user_timeout", Duration, "\"60s\"", "`1s` to `24d`, or `\"off\"`", "a connection whose sent data stays unacknowledged, or whose receiver keeps its window shut, for so long is closed as broken (`TCP_USER_TIMEOUT`); `\"off\"`: when the kernel gives up resending"),
     //
     key("ping", "interval", Duration, "\"30s\"", "`1s` to `1d`, or `\"off\"`", "a side that was silent for so long is sent a Ping; `\"off\"`: no pings"),
     key("ping", "timeout", Duration, "\"10s\"", "`100ms` to `1h`", "a side that says nothing for so long after a Ping is dead: the session is closed"),
     key("ping", "upstream", Bool, "false", "", "servers are pinged too, not only clients"),
+    //
+    key("drain", "window", Duration, "\"10s\"", "`1ms` to `1h`, or `\"off\"`", "the sessions to be closed at SIGTERM, by `wsproxy drain` or with their server are closed one by one, evenly over so long; `\"off\"`: all at once"),
+    key("drain", "code", Integer, "1001", "`1001` (going away) or `1012` (service restart)", "what the Close frame says then"),
+    key("drain", "reason", Text, "\"going away\"", "at most 123 bytes of UTF-8 on one line; may be empty", "the reason in that Close frame"),
+    key("drain", "retry_after", Duration, "\"10s\"", "`1s` to `1h`, whole seconds", "handshakes refused meanwhile are told to come back after half to one and a half of this, at random (`Retry-After`)"),
     //
     key("limits", "max_sessions", Integer, "\"auto\"", "`1` to `1000000`, or `\"auto\"`: as many as the limit on descriptors allows", "connections and sessions at a time; a further client is answered 503 and closed"),
     key("limits", "max_sessions_per_client", Integer, "\"off\"", "`1` to `1000000`, or `\"off\"`", "live sessions of one client address; a further handshake is answered 429"),

@@ -40,8 +40,8 @@ pub use document::{example, reference, schema};
 pub use keys::{KEYS, Key, Kind};
 pub use model::{
     AccessFormat, AccessLog, AddressHeader, Admin, Balance, Certificate, Clients, Config, Datapath,
-    HashKey, Health, HealthKind, Limits, Listener, ListenerTls, Log, Ping, ProxyVersion, Server,
-    Timeouts, Upstream, UpstreamTls,
+    Drain, HashKey, Health, HealthKind, Limits, Listener, ListenerTls, Log, Ping, ProxyVersion,
+    Server, Timeouts, Upstream, UpstreamTls,
 };
 pub use network::{Access, Network};
 pub use period::Period;
@@ -208,6 +208,7 @@ impl Config {
             routes: vec![Route::everything_to("default")],
             timeouts: Timeouts::default(),
             ping: Ping::default(),
+            drain: Drain::default(),
             limits: Limits::default(),
             clients: Clients::default(),
             access_log: None,

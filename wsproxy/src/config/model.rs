@@ -28,6 +28,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Whether silent sides are alive; routes have theirs in [`Forward`](super::Forward).
     pub ping: Ping,
+    /// How sessions are closed when they have to go.
+    pub drain: Drain,
     /// How much to hold.
     pub limits: Limits,
     /// Who a client is.
@@ -341,6 +343,31 @@ impl Default for Ping {
             interval: Some(Wait::of::<30_000>()),
             timeout: Wait::of::<10_000>(),
             upstream: false,
+        }
+    }
+}
+
+/// `[drain]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// The time over which sessions are closed one by one; none: all at once.
+    pub window: Option<Wait>,
+    /// The status code of their Close frames: 1001 (RFC 6455 section 7.4.1) or 1012 (IANA's
+    /// registry of close codes).
+    pub code: u16,
+    /// The reason in them: 123 bytes at most, without control characters; may be empty.
+    pub reason: String,
+    /// When refused clients may come back, give or take a half; whole seconds.
+    pub retry_after: Wait,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            window: Some(Wait::of::<10_000>()),
+            code: 1001,
+            reason: "going away".to_owned(),
+            retry_after: Wait::of::<10_000>(),
         }
     }
 }

@@ -108,11 +108,16 @@ pub(super) fn server(value: &DeValue<'_>) -> Result<ServerAddr, Invalid> {
 
 /// Text on one line, not empty.
 pub(super) fn text(value: &DeValue<'_>) -> Result<String, Invalid> {
+    match one_line(value)? {
+        text if text.is_empty() => Err(Invalid::new("empty", "text")),
+        text => Ok(text),
+    }
+}
+
+/// The same, or nothing.
+pub(super) fn one_line(value: &DeValue<'_>) -> Result<String, Invalid> {
     match value.as_str() {
-        Some(text) if !text.is_empty() && !text.chars().any(char::is_control) => {
-            Ok(text.to_owned())
-        }
-        Some("") => Err(Invalid::new("empty", "text")),
+        Some(text) if !text.chars().any(char::is_control) => Ok(text.to_owned()),
         Some(_) => Err(Invalid::new("a control character in it", "text on one line")),
         None => Err(Invalid::new("not a text", "text in quotes")),
     }

@@ -106,6 +106,7 @@ fn from_file(reader: &Reader<'_, '_>, document: &toml::de::DeTable<'_>, run: &Ru
         routes: routes.into_iter().map(|route| route.value).collect(),
         timeouts: timeouts(&top.table("timeouts", "timeouts")),
         ping,
+        drain: supervision::drain(&top.table("drain", "drain")),
         limits: limits_of(&limits),
         clients: clients(&top.table("clients", "clients")),
         access_log: access_log(&top.table("access_log", "access_log")),

@@ -77,6 +77,10 @@ fn unknown_keys_and_sections() {
             "[limits]\npong = 1\n[timeouts]\n",
             "w.toml:6:1: limits.pong: unknown key, did you mean ping?",
         ),
+        (
+            "[limits]\ndrain = \"5s\"\n",
+            "w.toml:6:1: limits.drain: unknown key, did you mean timeouts.drain?",
+        ),
         ("[limits]\ncolour = 1\n", "w.toml:6:1: limits.colour: unknown key"),
         (
             "[timeout]\nidle = \"1h\"\n",
@@ -95,7 +99,8 @@ fn unknown_keys_and_sections() {
 }
 
 /// Sections without tables inside them and without rules of their own.
-const PLAIN: [&str; 7] = ["timeouts", "ping", "limits", "clients", "access_log", "datapath", "log"];
+const PLAIN: [&str; 8] =
+    ["timeouts", "ping", "drain", "limits", "clients", "access_log", "datapath", "log"];
 
 #[test]
 fn every_key_is_read_and_refuses_a_wrong_type() {
@@ -129,6 +134,10 @@ fn values_out_of_range() {
         ("ping", "interval", &["\"999ms\"", "\"24h1ms\"", "\"no\"", "30"]),
         ("ping", "timeout", &["\"99ms\"", "\"1h1ms\"", "\"off\"", "10"]),
         ("ping", "upstream", &["\"yes\"", "1"]),
+        ("drain", "window", &["\"0ms\"", "\"1h1ms\"", "10"]),
+        ("drain", "code", &["1000", "1002", "1011", "1013", "\"1001\"", "70000"]),
+        ("drain", "reason", &[&format!("\"{}\"", "é".repeat(62)), "\"a\\nb\"", "1"]),
+        ("drain", "retry_after", &["\"0s\"", "\"1500ms\"", "\"3601s\"", "\"off\""]),
         (
             "limits",
             "max_sessions",
@@ -193,6 +202,23 @@ fn messages_say_what_was_found_and_expected() {
         (
             "[ping]\ntimeout = \"2h\"",
             "w.toml:6:11: ping.timeout: too large (found \"2h\", expected 100ms to 1h)",
+        ),
+        (
+            "[drain]\nwindow = \"0s\"",
+            "w.toml:6:10: drain.window: too small (found \"0s\", expected 1ms to 1h or \"off\")",
+        ),
+        (
+            "[drain]\ncode = 1000",
+            "w.toml:6:8: drain.code: too small (found 1000, expected 1001 or 1012)",
+        ),
+        (
+            "[drain]\ncode = 1006",
+            "w.toml:6:8: drain.code: not a code for sessions that have to go (found 1006, expected \
+             1001 or 1012)",
+        ),
+        (
+            "[drain]\nretry_after = \"1500ms\"",
+            "w.toml:6:15: drain.retry_after: too fine (found \"1500ms\", expected a multiple of 1s)",
         ),
         (
             "[limits]\nhead_bytes = 10",

@@ -89,3 +89,36 @@ fn everything_that_needs_frames_is_named_at_once() {
     let expected = ["route.enforce_framing", "route.max_message", "route.max_frame", "route.ping"];
     assert_eq!(keys, expected, "{problems}");
 }
+
+#[test]
+fn how_sessions_are_drained() {
+    let default = Drain::default();
+    let longest = "é".repeat(61) + "!";
+    for (keys, expected) in [
+        (String::new(), default.clone()),
+        ("window = \"off\"".into(), Drain { window: None, ..default.clone() }),
+        (
+            "window = \"1ms\"\nretry_after = \"1s\"".into(),
+            Drain {
+                window: Some(Wait::of::<1>()),
+                retry_after: Wait::of::<1_000>(),
+                ..default.clone()
+            },
+        ),
+        (
+            "window = \"1h\"\nretry_after = \"1h\"".into(),
+            Drain {
+                window: Some(Wait::of::<3_600_000>()),
+                retry_after: Wait::of::<3_600_000>(),
+                ..default.clone()
+            },
+        ),
+        ("code = 1001".into(), default.clone()),
+        ("code = 1012".into(), Drain { code: 1012, ..default.clone() }),
+        ("reason = \"\"".into(), Drain { reason: String::new(), ..default.clone() }),
+        // 123 bytes: as many as a Close frame has room for.
+        (format!("reason = \"{longest}\""), Drain { reason: longest, ..default.clone() }),
+    ] {
+        assert_eq!(valid_with(&format!("[drain]\n{keys}\n")).drain, expected, "{keys}");
+    }
+}
