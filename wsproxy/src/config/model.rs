@@ -301,6 +301,8 @@ pub struct Timeouts {
     pub upstream_answer: Wait,
     /// A session in which nothing moves in either direction.
     pub idle: Option<Wait>,
+    /// A session in which nothing moves since one side has ended its direction.
+    pub half_closed: Option<Wait>,
     /// After SIGTERM, for sessions to close.
     pub drain: Wait,
     /// TCP keepalive on both sockets.
@@ -319,6 +321,7 @@ impl Default for Timeouts {
             upstream_connect: Wait::of::<5_000>(),
             upstream_answer: Wait::of::<30_000>(),
             idle: Some(Wait::of::<3_600_000>()),
+            half_closed: Some(Wait::of::<60_000>()),
             drain: Wait::of::<10_000>(),
             keepalive: Some(Keepalive::of::<60_000>()),
             user_timeout: Some(UserTimeout::of::<60_000>()),

@@ -130,6 +130,7 @@ fn timeouts(section: &Section<'_, '_>) -> Timeouts {
         upstream_connect: section.value("upstream_connect", default.upstream_connect, period),
         upstream_answer: section.value("upstream_answer", default.upstream_answer, period),
         idle: section.value("idle", default.idle, off(period)),
+        half_closed: section.value("half_closed", default.half_closed, off(period)),
         drain: section.value("drain", default.drain, period),
         keepalive: section.value("keepalive", default.keepalive, off(period)),
         user_timeout: section.value("user_timeout", default.user_timeout, off(period)),

@@ -128,6 +128,7 @@ fn values_out_of_range() {
         ("timeouts", "upstream_connect", &["\"0ms\"", "\"off\""]),
         ("timeouts", "upstream_answer", &["\"1 s\"", "\"off\""]),
         ("timeouts", "idle", &["\"0s\"", "\"OFF\"", "0", "false"]),
+        ("timeouts", "half_closed", &["\"0s\"", "\"31d\"", "60", "false"]),
         ("timeouts", "drain", &["\"720h1ms\"", "\"off\""]),
         ("timeouts", "keepalive", &["\"999ms\"", "\"1500ms\"", "\"9h1s\""]),
         ("timeouts", "user_timeout", &["\"999ms\"", "\"24d1ms\""]),

@@ -2,6 +2,18 @@
 
 use super::*;
 
+#[test]
+fn how_long_a_session_may_be_half_closed() {
+    for (key, expected) in [
+        ("", Some(Wait::of::<60_000>())),
+        ("half_closed = \"1ms\"", Some(Wait::of::<1>())),
+        ("half_closed = \"30d\"", Some(Wait::of::<WAIT_MAX_MS>())),
+        ("half_closed = \"off\"", None),
+    ] {
+        assert_eq!(valid_with(&format!("[timeouts]\n{key}\n")).timeouts.half_closed, expected);
+    }
+}
+
 /// How the first route forwards.
 fn forward(config: &Config) -> &Forward {
     match &config.routes[0].action {
