@@ -137,6 +137,10 @@ pub struct Upstream {
     pub transparent: bool,
     /// Close the sessions of a dead server.
     pub close_dead: bool,
+    /// The code of the Close frame that a client gets from wsproxy when its server went without
+    /// one: 1014 (bad gateway) or 1001 (going away); none: no frame, so the client's own library
+    /// says 1006 (RFC 6455 section 7.1.5).
+    pub gone_code: Option<u16>,
     /// At most between two look-ups of a name.
     pub resolve: Wait,
     /// For servers over TLS.
@@ -164,6 +168,7 @@ impl Upstream {
             proxy_protocol: None,
             transparent: false,
             close_dead: false,
+            gone_code: Some(1014),
             resolve: Wait::of::<30_000>(),
             tls: UpstreamTls::default(),
             health: None,

@@ -116,6 +116,7 @@ fn upstream(
         proxy_protocol: section.value("proxy_protocol", None, word(PROXY)),
         transparent: section.value("transparent", false, flag),
         close_dead: section.value("close_dead", false, flag),
+        gone_code: section.value("gone_code", default.gone_code, word(GONE)),
         // A name server is not to be asked all the time.
         resolve: section.value("resolve", default.resolve, wait::<1_000, WAIT_MAX_MS, 1>),
         tls: tls(section),
@@ -126,6 +127,7 @@ fn upstream(
     Given { value: group, place, key: "upstream.name".to_owned() }
 }
 
+const GONE: &[(&str, Option<u16>)] = &[("1014", Some(1014)), ("1001", Some(1001)), ("off", None)];
 const PROXY: &[(&str, Option<ProxyVersion>)] =
     &[("off", None), ("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))];
 

@@ -124,6 +124,7 @@ fn every_key_is_read_and_refuses_a_wrong_type() {
 fn values_out_of_range() {
     for (section, key, values) in [
         ("listener", "backlog", &["0", "65536", "-1", "\"1\"", "1.0"][..]),
+        ("upstream", "gone_code", &["\"1006\"", "1014", "false", "\"1000\""]),
         ("timeouts", "request_head", &["\"0s\"", "\"31d\"", "10", "\"off\"", "\"\""]),
         ("timeouts", "upstream_connect", &["\"0ms\"", "\"off\""]),
         ("timeouts", "upstream_answer", &["\"1 s\"", "\"off\""]),
@@ -164,15 +165,12 @@ fn values_out_of_range() {
     ] {
         for value in values {
             // The key comes first, so that its line is known.
-            let text = format!(
-                "{section}.{key} = {value}\n{}{}",
-                if section == "listener" {
-                    "listener.address = \":1\"\n"
-                } else {
-                    "[listener]\naddress = \":1\"\n"
-                },
-                "[upstream]\nservers = [\"a:1\"]\n"
-            );
+            let required = match section {
+                "listener" => "listener.address = \":1\"\n[upstream]\nservers = [\"a:1\"]\n",
+                "upstream" => "upstream.servers = [\"a:1\"]\n[listener]\naddress = \":1\"\n",
+                _ => VALID,
+            };
+            let text = format!("{section}.{key} = {value}\n{required}");
             let whole = format!("{section}.{key}");
             check(&text, &[(1, whole.len() + 4, &whole)]);
         }

@@ -3,6 +3,20 @@
 use super::*;
 
 #[test]
+fn what_a_client_is_told_whose_server_is_gone() {
+    for (key, expected) in [
+        ("", Some(1014)),
+        ("gone_code = \"1014\"", Some(1014)),
+        ("gone_code = \"1001\"", Some(1001)),
+        ("gone_code = \"off\"", None),
+    ] {
+        // The upstream is the last table of the valid file.
+        let config = valid_with(&format!("{key}\n"));
+        assert_eq!(config.upstreams[0].gone_code, expected, "{key}");
+    }
+}
+
+#[test]
 fn how_long_a_session_may_be_half_closed() {
     for (key, expected) in [
         ("", Some(Wait::of::<60_000>())),
