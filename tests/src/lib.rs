@@ -1,6 +1,7 @@
 //! What the tests of wsproxy share: the model of the splice protocol, and
 //! sessions over real sockets.
 
+pub mod frames;
 pub mod model;
 pub mod namespaces;
 pub mod sessions;

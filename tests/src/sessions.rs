@@ -13,8 +13,8 @@ use std::{
 };
 
 use wsproxy::datapath::{
-    ClientSocket, Companion, Datapath, Endpoint, Entry, Handover, Mode, Observer, Options, Path,
-    SessionEnd, SessionMeta, Terms, UpstreamSocket,
+    ClientSocket, Companion, Datapath, Endpoint, Entry, Farewell, Handover, Mode, Observer,
+    Options, Path, SessionEnd, SessionMeta, Terms, UpstreamSocket,
 };
 
 /// Collects what the datapath tells.
@@ -87,6 +87,8 @@ pub fn options(mode: Mode) -> Options {
         relay_buffer: 64 * 1024,
         idle: None,
         drain: Duration::from_secs(5),
+        farewell: Farewell::default(),
+        window: Duration::ZERO,
         entry: Entry::AtOnce,
     }
 }
@@ -137,6 +139,18 @@ impl Bench {
         early_to_upstream: &[u8],
         early_to_client: &[u8],
     ) -> (TcpStream, TcpStream) {
+        let early = [early_to_upstream, early_to_client];
+        self.session_on(Terms::default(), hops, before, early)
+    }
+
+    /// The same, with terms of its own; the early bytes are to the upstream and to the client.
+    pub fn session_on(
+        &self,
+        terms: Terms,
+        hops: Hops,
+        before: impl FnOnce(&mut TcpStream, &mut TcpStream),
+        [early_to_upstream, early_to_client]: [&[u8]; 2],
+    ) -> (TcpStream, TcpStream) {
         let (mut client, ours_client, client_addr) = hop(hops.client);
         let (ours_upstream, mut server, _) = hop(hops.server);
         before(&mut client, &mut server);
@@ -153,7 +167,7 @@ impl Bench {
             early_to_upstream: early_to_upstream.to_vec(),
             early_to_client: early_to_client.to_vec(),
             meta,
-            terms: Terms::default(),
+            terms,
         };
         let place = wait_for(Duration::from_secs(20), || self.datapath.reserve())
             .expect("a place for a session");

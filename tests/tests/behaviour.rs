@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use wsproxy::datapath::{Ending, Mode, Path};
+use wsproxy::datapath::{Ending, Farewell, Mode, Options, Path};
 use wsproxy_tests::sessions::{Bench, Dice, FAMILIES, Hops, Stream, options, wait_for};
 
 const MIB: usize = 1 << 20;
@@ -374,7 +374,7 @@ fn drain_ends_sessions_after_their_last_byte(mode: Mode) {
         send(client, 3, 100_000, 1000);
     }
     thread::scope(|scope| {
-        scope.spawn(|| bench.datapath.drain(Instant::now() + Duration::from_secs(5)));
+        scope.spawn(|| bench.datapath.drain(&Farewell::default(), Duration::ZERO));
         for (client, server) in &sessions {
             receive(server, 3, 100_000);
             expect_end(server);
@@ -388,10 +388,11 @@ fn drain_ends_sessions_after_their_last_byte(mode: Mode) {
 }
 
 fn drain_gives_up_at_its_deadline(mode: Mode) {
-    let Some(bench) = bench(mode) else { return };
+    let drain = Duration::from_millis(300);
+    let Some(bench) = Bench::start(Options { drain, ..options(mode) }) else { return };
     let (client, server) = bench.session();
     both_ways(&client, &server, 10_000, 1000, 1);
-    bench.datapath.drain(Instant::now() + Duration::from_millis(300));
+    bench.datapath.drain(&Farewell::default(), Duration::ZERO);
     bench.all_gone();
     let end = bench.ends().pop().unwrap();
     assert_eq!((end.ending, end.reset), (Ending::Drained, true));

@@ -203,6 +203,7 @@ async fn serve(config: Config, args: &RunArgs) -> Result<(), Box<dyn std::error:
                 // What is wrong is in the log.
                 let _ = reload(&running, args).await;
             }
+            () = running.stop_wanted() => { tracing::info!("an operator wants a stop"); break }
             wanted = running.reload_wanted() => {
                 // Who asked may be gone.
                 let _ = wanted.send(reload(&running, args).await);
@@ -211,7 +212,12 @@ async fn serve(config: Config, args: &RunArgs) -> Result<(), Box<dyn std::error:
         }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    running.stop().await;
+    // Whoever asks twice does not want to wait for the sessions.
+    tokio::select! {
+        () = running.stop() => {}
+        _ = term.recv() => tracing::warn!("SIGTERM again: sessions are cut off"),
+        _ = int.recv() => tracing::warn!("SIGINT again: sessions are cut off"),
+    }
     Ok(())
 }
 

@@ -156,7 +156,7 @@ fn counted_small_frames(stream: &[u8]) -> u64 {
     for _ in 0..ROUNDS {
         let mut cursor = FrameCursor::default();
         cursor.advance(black_box(stream), Rules::FROM_CLIENT);
-        frames += black_box(cursor).frames;
+        frames += black_box(cursor).counts.frames;
     }
     frames
 }
@@ -170,7 +170,7 @@ fn counted_large_frame(pieces: &[&[u8]]) -> u64 {
         for piece in black_box(pieces) {
             cursor.advance(piece, Rules::FROM_CLIENT);
         }
-        bytes += black_box(cursor).payload_bytes;
+        bytes += black_box(cursor).counts.payload_bytes();
     }
     bytes
 }

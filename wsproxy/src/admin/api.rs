@@ -25,7 +25,7 @@ pub(super) async fn answer(
         let value = query_value(query, name)?;
         String::from_utf8(percent_decoded(value)).ok()
     };
-    let is_order = matches!(path, "servers" | "close" | "reload");
+    let is_order = matches!(path, "servers" | "close" | "reload" | "drain");
     let wanted = if is_order { Method::POST } else { Method::GET };
     if *request.method() != wanted {
         let mut response = say(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": "wrong method" }));
@@ -49,10 +49,19 @@ pub(super) async fn answer(
             _ => return Some(bad("order and server are needed")),
         },
         "close" => match (given("session").map(|id| id.parse()), given("server")) {
-            (Some(Ok(id)), None) => blocking(control, move |c| c.close_session(id)).await,
+            (Some(Ok(id)), None) => {
+                let code = match given("code").map(|code| code.parse()) {
+                    None => None,
+                    Some(Ok(code)) => Some(code),
+                    Some(Err(_)) => return Some(bad("a code is a number")),
+                };
+                let reason = given("reason");
+                blocking(control, move |c| c.close_session(id, code, reason.as_deref())).await
+            }
             (None, Some(server)) => blocking(control, move |c| c.close_sessions_of(&server)).await,
             _ => return Some(bad("a session's number or a server is needed")),
         },
+        "drain" => Ok(control.drain()),
         "reload" => match control.reload().await {
             Ok(()) => Ok(json!({ "reloaded": true })),
             Err(problems) => {

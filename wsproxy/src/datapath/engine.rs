@@ -8,28 +8,25 @@ use std::{
     collections::VecDeque,
     io,
     os::fd::{AsFd, OwnedFd},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::{
-        EventfdFlags, Timespec,
+        Timespec,
         epoll::{self, Event, EventData, EventFlags},
     },
     fd::BorrowedFd,
 };
 use wsproxy_common::direction::slot_of;
 
+pub(super) use self::mailbox::{CloseOrder, EngineHandle};
 use self::{
     mailbox::{Command, Mailbox},
     timing::{SWEEP, Timers, What},
 };
-pub(super) use self::mailbox::{CloseOrder, EngineHandle};
 use super::{
     Handover, Reservation, Shared,
     bpf::Events,
@@ -54,12 +51,8 @@ pub(super) fn start(
     workers: u32,
     mut events: Option<Events>,
 ) -> io::Result<Vec<EngineHandle>> {
-    let mailboxes = (0..workers)
-        .map(|_| {
-            let bell = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-            Ok(Arc::new(Mailbox { commands: Mutex::default(), bell, wakeups: AtomicU64::new(0) }))
-        })
-        .collect::<io::Result<Vec<_>>>()?;
+    let mailboxes =
+        (0..workers).map(|_| Mailbox::new().map(Arc::new)).collect::<io::Result<Vec<_>>>()?;
     let mut engines = Vec::new();
     for (at, mailbox) in mailboxes.iter().enumerate() {
         let engine = Engine::new(Arc::clone(shared), mailboxes.clone(), at, events.take())?;
@@ -131,7 +124,7 @@ impl Engine {
             last_words: VecDeque::new(),
             batches: Batches::default(),
             timers: Timers::default(),
-            numbers: Numbers::new(),
+            numbers: Numbers::seeded(),
             next_sweep: Instant::now() + SWEEP,
             draining: None,
             stopping: false,

@@ -107,13 +107,13 @@ pub struct Numbers(u64);
 impl Numbers {
     /// Another sequence each time.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn seeded() -> Self {
         // Never 0, from which xorshift would not move.
         Self(RandomState::new().hash_one(0u8) | 1)
     }
 
     /// The next one.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -122,7 +122,7 @@ impl Numbers {
 
     /// A key for a frame to this side: clients get unmasked frames.
     pub fn mask_for(&mut self, side: usize) -> Option<[u8; 4]> {
-        let key = (self.next() >> 32) as u32;
+        let key = (self.draw() >> 32) as u32;
         (side != CLIENT).then(|| key.to_ne_bytes())
     }
 }

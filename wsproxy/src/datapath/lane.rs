@@ -261,8 +261,13 @@ impl Lane {
                         self.source_ended = true;
                         self.state = State::Ended;
                     }
-                    Ok(_) if reads >= READS_PER_TURN => return Ok(Want::Turn),
-                    Ok(_) => reads += 1,
+                    Ok(n) => {
+                        self.listen(record, &buf[..n]);
+                        if reads >= READS_PER_TURN {
+                            return Ok(Want::Turn);
+                        }
+                        reads += 1;
+                    }
                     Err(e) if is_wait(&e) => return Ok(Want::Readable),
                     Err(e) => return Err(Fault::Source(e)),
                 },

@@ -26,6 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use control_frame::MOST_REASON;
 pub use endpoint::Endpoint;
 pub use entry::Entry;
 pub use frames::{Farewell, FramePlan, Frames, PingPlan};
@@ -89,6 +90,8 @@ pub struct Options {
     pub drain: Duration,
     /// What peers are told when a time limit ends their session.
     pub farewell: Farewell,
+    /// Over how long the sessions of a server that was taken out are closed.
+    pub window: Duration,
     /// When sessions enter the kernel, where it can carry them.
     pub entry: Entry,
 }
@@ -380,7 +383,10 @@ impl Datapath {
     /// How long directions of sessions in the kernel were in user space, once they came back.
     #[must_use]
     pub fn diverted(&self) -> [Duration; 2] {
-        self.shared.diverted_ns.each_ref().map(|ns| Duration::from_nanos(ns.load(Ordering::Relaxed)))
+        self.shared
+            .diverted_ns
+            .each_ref()
+            .map(|ns| Duration::from_nanos(ns.load(Ordering::Relaxed)))
     }
 
     /// How often the verdict program took each exit; empty without BPF.
@@ -419,10 +425,12 @@ impl Datapath {
         self.sessions().into_iter().find(|s| s.meta.local == local)
     }
 
-    /// Closes these sessions in order, one by one over `window`, as [`Self::drain`] does, with
-    /// `why` in their log lines; a reset for what is left of each after [`Options::drain`].
-    pub fn close(&self, which: &Which, why: Ending, farewell: &Farewell, window: Duration) {
+    /// Closes these sessions in order, one by one over `window` (or [`Options::window`]), as
+    /// [`Self::drain`] does, with `why` in their log lines; a reset for what is left of each
+    /// after [`Options::drain`].
+    pub fn close(&self, which: &Which, why: Ending, farewell: &Farewell, window: Option<Duration>) {
         let order = CloseOrder { why, farewell: farewell.clone() };
+        let window = window.unwrap_or(self.shared.options.window);
         for engine in &self.engines {
             engine.close(which, &order, window);
         }
@@ -434,15 +442,21 @@ impl Datapath {
         self.engines.iter().map(EngineHandle::wakeups).sum()
     }
 
-    /// Ends all sessions, one by one over `window`: a Close frame at the end of the frame under
-    /// way (without followed frames a FIN behind the last byte), in both directions, and a reset
-    /// for what is left of each after [`Options::drain`]. Returns when none is left. Blocks.
-    pub fn drain(&self, farewell: &Farewell, window: Duration) {
+    /// As [`Self::drain`], but returns at once; sessions that still come are closed at once.
+    pub fn begin_drain(&self, farewell: &Farewell, window: Duration) {
         let deadline = Instant::now() + window + self.shared.options.drain;
         let order = CloseOrder { why: Ending::Drained, farewell: farewell.clone() };
         for engine in &self.engines {
             engine.drain(&order, window, deadline);
         }
+    }
+
+    /// Ends all sessions, one by one over `window`: a Close frame at the end of the frame under
+    /// way (without followed frames a FIN behind the last byte), in both directions, and a reset
+    /// for what is left of each after [`Options::drain`]. Returns when none is left. Blocks.
+    pub fn drain(&self, farewell: &Farewell, window: Duration) {
+        self.begin_drain(farewell, window);
+        let deadline = Instant::now() + window + self.shared.options.drain;
         let live = || self.live(Path::Sockmap) + self.live(Path::Relay) > 0;
         // Reserved places too: a handshake under way becomes a session, which ends in order.
         let busy = || live() || self.shared.slots.taken() > 0;

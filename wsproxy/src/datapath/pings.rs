@@ -112,10 +112,15 @@ mod tests {
     #[test]
     fn a_silent_side_is_pinged_once_and_dead_when_it_stays_silent() {
         let mut pings = Pings::default();
-        assert!(matches!(pings.step(&PLAN, 0, S, 7), Step::At(at) if (8 * S..10 * S).contains(&at)));
+        assert!(
+            matches!(pings.step(&PLAN, 0, S, 7), Step::At(at) if (8 * S..10 * S).contains(&at))
+        );
         assert_eq!(pings.step(&PLAN, 0, 9 * S, 7), Step::Ping);
         pings.queued();
-        assert!(matches!(pings.step(&PLAN, 0, 30 * S, 7), Step::At(_)), "it waits for a frame's end");
+        assert!(
+            matches!(pings.step(&PLAN, 0, 30 * S, 7), Step::At(_)),
+            "it waits for a frame's end"
+        );
         pings.sent(9 * S);
         assert_eq!(pings.step(&PLAN, 0, 10 * S, 7), Step::At(12 * S));
         assert_eq!(pings.step(&PLAN, 0, 12 * S, 7), Step::Dead);
@@ -148,8 +153,8 @@ mod tests {
             Step::At(at) => at,
             other => panic!("{other:?}"),
         };
-        let mut numbers = crate::datapath::frames::Numbers::new();
-        let all: Vec<_> = (0..1000).map(|_| due(numbers.next())).collect();
+        let mut numbers = crate::datapath::frames::Numbers::seeded();
+        let all: Vec<_> = (0..1000).map(|_| due(numbers.draw())).collect();
         assert!(all.iter().all(|at| (8 * S..10 * S).contains(at)));
         for tenth in 0..10 {
             let from = 8 * S + tenth * S / 5;

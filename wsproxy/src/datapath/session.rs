@@ -338,9 +338,8 @@ impl Session {
         }
         let rest = rest && !self.hung_up[side] && self.ends[side].is_plain();
         let was_kernel = self.lanes[side].is_kernel();
-        let ran = self.along(side, shared, |lane, pair, record| {
-            lane.run(pair, record, buf, now, rest)
-        });
+        let ran =
+            self.along(side, shared, |lane, pair, record| lane.run(pair, record, buf, now, rest));
         match ran {
             Ok(want) => self.wants[side] = want,
             Err(Fault::Source(error)) => return Progress::Broken { side, error },

@@ -23,6 +23,7 @@ use super::{
     limited, plain,
     setup::{RouteSetup, Setup},
     stream::Stream,
+    supervision,
     upgrade::{self, Answered, Luggage, Places},
 };
 use crate::{
@@ -293,9 +294,9 @@ impl Story<'_> {
                 let seconds = self.began.elapsed().as_secs_f64();
                 self.gateway.metrics.handshake_seconds.observe(seconds);
                 let early = std::mem::take(received);
-                let route_name = Arc::clone(&route.name);
                 let note = Note::new(setup, facts, client, request, answered.upstream_time);
-                Ok(Some(tunnel(answered, route_name, forward, places, early, note)))
+                let terms = terms(setup, route, forward, &switched.extensions);
+                Ok(Some(tunnel(answered, route, terms, places, early, note)))
             }
             Answer::Other(other) => {
                 let label = "upstream_refused";
@@ -419,8 +420,8 @@ fn change(
 
 fn tunnel(
     answered: Answered,
-    route: Arc<str>,
-    forward: &Forward,
+    route: &RouteSetup,
+    terms: Terms,
     places: Places,
     early_to_upstream: Vec<u8>,
     note: Note,
@@ -428,14 +429,23 @@ fn tunnel(
     Tunnel {
         upstream: answered.stream,
         server: Arc::clone(&answered.held.target.name),
-        route,
+        route: Arc::clone(&route.name),
         early_to_upstream,
         early_to_client: answered.early,
         terms: Terms {
-            idle: forward.idle.map(|idle| idle.map(|idle| idle.get())),
-            lifetime: forward.lifetime.map(|lifetime| lifetime.get()),
             companion: Some(Box::new(Luggage::new(places, answered.held, note))),
+            ..terms
         },
+    }
+}
+
+fn terms(setup: &Setup, route: &RouteSetup, forward: &Forward, extensions: &[String]) -> Terms {
+    Terms {
+        idle: forward.idle.map(|idle| idle.map(|idle| idle.get())),
+        lifetime: forward.lifetime.map(|lifetime| lifetime.get()),
+        half_closed: setup.config.timeouts.half_closed.map(|limit| limit.get()),
+        frames: supervision::frames(&route.plan, extensions),
+        companion: None,
     }
 }
 

@@ -1,13 +1,15 @@
 //! What an operator may ask of a running gateway, and tell it: the admin socket's questions.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Gateway, upstreams::Order};
-use crate::datapath::{Ending, Path, Which};
+use wsproxy_common::cursor::close_code_may_travel;
+
+use super::{Gateway, supervision, upstreams::Order};
+use crate::datapath::{Ending, Farewell, FrameState, MOST_REASON, Path, SessionInfo, Which};
 
 /// Most sessions that are listed at a time.
 const MOST_LISTED: usize = 10_000;
@@ -24,6 +26,7 @@ pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
 pub struct Control {
     pub(super) gateway: Arc<Gateway>,
     pub(super) reloads: mpsc::Sender<ReloadRequest>,
+    pub(super) stops: mpsc::Sender<()>,
 }
 
 impl Control {
@@ -36,6 +39,14 @@ impl Control {
         let (sender, answer) = oneshot::channel();
         self.reloads.send(sender).await.map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Stops the gateway as SIGTERM does: sessions are closed one by one, then the process ends.
+    #[must_use]
+    pub fn drain(&self) -> Value {
+        // Asked already: once is enough.
+        let _full = self.stops.try_send(());
+        json!({ "draining": true })
     }
 
     /// How the gateway is.
@@ -98,6 +109,16 @@ impl Control {
                 "bytes_to_upstream": session.to_upstream.total(),
                 "bytes_to_client": session.to_client.total(),
                 "in_kernel": session.in_kernel,
+                "owner_to_upstream": owner(session.in_kernel[0]),
+                "owner_to_client": owner(session.in_kernel[1]),
+                "idle_ms": u64::try_from(session.idle.as_millis()).unwrap_or(u64::MAX),
+                "frames": session.frames.label(),
+                "messages_to_upstream": messages(&session, 0),
+                "messages_to_client": messages(&session, 1),
+                "ping_rtt_us_client": session.ping_rtt[0].map(|rtt| rtt.as_micros() as u64),
+                "ping_rtt_us_upstream": session.ping_rtt[1].map(|rtt| rtt.as_micros() as u64),
+                "diversions": session.diversions,
+                "closing": session.closing.map(Ending::label),
             })
         });
         json!({ "total": total, "sessions": listed.collect::<Vec<_>>() })
@@ -126,16 +147,35 @@ impl Control {
         Ok(json!({ "servers": told }))
     }
 
-    /// Closes a session in order.
+    /// Closes a session in order; both sides are told `code` and `reason`, or what `[drain]` says.
     ///
     /// # Errors
-    /// There is none of this number.
-    pub fn close_session(&self, id: u64) -> Result<Value, NoSuch> {
+    /// There is none of this number, or the code or the reason can't be sent.
+    pub fn close_session(
+        &self,
+        id: u64,
+        code: Option<u16>,
+        reason: Option<&str>,
+    ) -> Result<Value, NoSuch> {
+        if code.is_some_and(|code| !close_code_may_travel(code)) {
+            let text = "a Close frame has a code from 1000 to 1003, 1007 to 1014 or 3000 to 4999";
+            return Err(NoSuch(text.to_owned()));
+        }
+        if reason.is_some_and(|reason| reason.len() > MOST_REASON) {
+            return Err(NoSuch(format!("a reason has at most {MOST_REASON} bytes")));
+        }
         if !self.gateway.datapath.sessions().iter().any(|session| session.meta.id == id) {
             return Err(NoSuch(format!("no session has the number {id}")));
         }
         let which: Which = Arc::new(move |meta| meta.id == id);
-        self.gateway.datapath.close(&which, Ending::Closed);
+        let setup = self.gateway.setup.load();
+        let mut farewell = supervision::farewell(&setup.config.drain);
+        if let Some(code) = code {
+            farewell = Farewell::new(code, reason.unwrap_or_default());
+        } else if let Some(reason) = reason {
+            farewell.reason = reason.into();
+        }
+        self.gateway.datapath.close(&which, Ending::Closed, &farewell, Some(Duration::ZERO));
         tracing::info!(session = id, "closed by the operator");
         Ok(json!({ "closed": id }))
     }
@@ -152,8 +192,20 @@ impl Control {
         }
         let name = server.to_owned();
         let which: Which = Arc::new(move |meta| *meta.upstream == *name);
-        self.gateway.datapath.close(&which, Ending::Closed);
+        let setup = self.gateway.setup.load();
+        let drain = &setup.config.drain;
+        let (farewell, window) = (supervision::farewell(drain), supervision::window(drain));
+        self.gateway.datapath.close(&which, Ending::Closed, &farewell, Some(window));
         tracing::info!(server, sessions = count, "closed by the operator");
         Ok(json!({ "closed": count }))
     }
+}
+
+fn owner(in_kernel: bool) -> &'static str {
+    if in_kernel { "kernel" } else { "relay" }
+}
+
+/// Messages of a direction; `None` where they are not counted.
+fn messages(session: &SessionInfo, direction: usize) -> Option<u64> {
+    (session.frames != FrameState::Off).then(|| session.counts[direction].messages())
 }

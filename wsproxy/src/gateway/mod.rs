@@ -17,6 +17,7 @@ mod observer;
 mod plain;
 mod setup;
 mod stream;
+mod supervision;
 mod timer;
 mod upgrade;
 mod upstreams;
@@ -27,9 +28,9 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -59,6 +60,8 @@ pub use setup::try_files;
 
 /// Bytes of one read during a handshake; also the most early bytes in hand.
 const READ: usize = 8 * 1024;
+/// How often is looked whether sessions are left while they are closed.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
 /// Room for one read, in bytes, at least: most heads fit.
 const HEAD: usize = 1024;
 
@@ -125,6 +128,8 @@ pub(crate) struct Gateway {
     seed: u64,
     ids: AtomicU64,
     requests: AtomicU64,
+    /// Handshakes are refused: sessions are being closed.
+    draining: AtomicBool,
     stopped: watch::Receiver<bool>,
 }
 
@@ -170,9 +175,12 @@ fn limited(buffer: &mut Vec<u8>) -> bytes::buf::Limit<&mut Vec<u8>> {
 pub struct Running {
     gateway: Arc<Gateway>,
     listeners: Mutex<Listeners>,
+    /// Not ready any more: for the admin address.
+    drain: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     reloads: mpsc::Receiver<ReloadRequest>,
+    stops: mpsc::Receiver<()>,
     /// Where clients of the first listener connect; none for a Unix socket.
     pub address: Option<SocketAddr>,
     /// Where metrics are.
@@ -242,27 +250,31 @@ pub async fn start(mut config: Config) -> Result<Running, GatewayError> {
         seed,
         ids: AtomicU64::new(1),
         requests: AtomicU64::new(0),
+        draining: AtomicBool::new(false),
         stopped: stopped.clone(),
     });
     listeners.apply(&gateway, &setup, opened);
     let address = setup.config.listeners.first().and_then(|l| listeners.address(&l.name));
     let mut tasks = Vec::new();
     let mut admin = None;
-    let state = admin::State { metrics: Arc::clone(&gateway.metrics), stopping: stopped.clone() };
+    let (drain, draining) = watch::channel(false);
+    let state = admin::State { metrics: Arc::clone(&gateway.metrics), stopping: draining };
     if let Some(listener) = admin_listener {
         admin = listener.local_addr().ok();
         tasks.push(tokio::spawn(admin::serve(listener, state.clone())));
     }
     let (sender, reloads) = mpsc::channel(1);
+    let (stop_sender, stops) = mpsc::channel(1);
     if let Some(listener) = socket {
-        let control = Control { gateway: Arc::clone(&gateway), reloads: sender };
+        let gateway = Arc::clone(&gateway);
+        let control = Control { gateway, reloads: sender, stops: stop_sender };
         tasks.push(tokio::spawn(admin::serve_operator(listener, state, control)));
     }
     if let Some(listener) = embedded {
         tasks.push(tokio::spawn(embedded_upstream(&gateway, listener, stopped)));
     }
     let listeners = Mutex::new(listeners);
-    Ok(Running { gateway, listeners, stop, tasks, reloads, address, admin })
+    Ok(Running { gateway, listeners, drain, stop, tasks, reloads, stops, address, admin })
 }
 
 /// Something that no other process has.
@@ -349,6 +361,8 @@ fn datapath_options(config: &Config) -> Options {
         relay_buffer: config.limits.relay_buffer.as_usize(),
         idle: config.timeouts.idle.map(|idle| idle.get()),
         drain: config.timeouts.drain.get(),
+        farewell: supervision::farewell(&config.drain),
+        window: supervision::window(&config.drain),
         entry: config.datapath.settle.map_or(Entry::AtOnce, |s| Entry::WhenCheaper(s.get())),
     }
 }
@@ -410,18 +424,47 @@ impl Running {
         }
     }
 
-    /// Stops accepting, closes sessions within `timeouts.drain`, detaches
-    /// everything. Nothing of it is left in the kernel afterwards.
+    /// An operator wants it to stop; never, where there is no admin socket.
+    pub async fn stop_wanted(&mut self) {
+        if self.stops.recv().await.is_none() {
+            std::future::pending().await
+        }
+    }
+
+    /// Closes the live sessions one by one over `drain.window`; handshakes are refused meanwhile,
+    /// everything else is served. Returns when none is left, or their time is over.
+    async fn drain(&self) {
+        let gateway = &self.gateway;
+        gateway.draining.store(true, Ordering::SeqCst);
+        // Nobody asks for it where there is no admin address.
+        let _ = self.drain.send(true);
+        let setup = gateway.setup.load_full();
+        let drain = &setup.config.drain;
+        let window = supervision::window(drain);
+        let live = || gateway.datapath.live(Path::Sockmap) + gateway.datapath.live(Path::Relay);
+        tracing::info!(sessions = live(), window_ms = window.as_millis() as u64, "draining");
+        gateway.datapath.begin_drain(&supervision::farewell(drain), window);
+        let end = Instant::now() + window + setup.config.timeouts.drain.get();
+        while live() > 0 && Instant::now() < end {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    }
+
+    /// Closes sessions over `drain.window`, each within `timeouts.drain`, stops accepting, and
+    /// detaches everything. Nothing of it is left in the kernel afterwards.
     pub async fn stop(self) {
+        self.drain().await;
         let Self { gateway, listeners, stop, tasks, .. } = self;
         // Nobody listens any more only when all tasks have ended by themselves.
         let _ = stop.send(true);
         let workers = listeners.into_inner().close().await;
-        let deadline = Instant::now() + gateway.setup.load().config.timeouts.drain.get();
         let live = gateway.datapath.live(Path::Sockmap) + gateway.datapath.live(Path::Relay);
         tracing::info!(sessions = live, "stopping");
         let datapath = Arc::clone(&gateway.datapath);
-        let drained = tokio::task::spawn_blocking(move || datapath.drain(deadline)).await;
+        // Handshakes that were under way: they end with the rest, or become sessions that do.
+        let farewell = supervision::farewell(&gateway.setup.load().config.drain);
+        let drain = move || datapath.drain(&farewell, Duration::ZERO);
+        let drained = tokio::task::spawn_blocking(drain).await;
         if let Err(error) = drained {
             tracing::error!(%error, "draining failed");
         }
@@ -453,6 +496,9 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("limits.relay_buffer", old.limits.relay_buffer != new.limits.relay_buffer),
         ("timeouts.idle", old.timeouts.idle != new.timeouts.idle),
         ("timeouts.drain", old.timeouts.drain != new.timeouts.drain),
+        ("drain.code", old.drain.code != new.drain.code),
+        ("drain.reason", old.drain.reason != new.drain.reason),
+        ("drain.window", old.drain.window != new.drain.window),
     ];
     changes.into_iter().filter(|(_, changed)| *changed).map(|(what, _)| what).collect()
 }

@@ -12,11 +12,12 @@ use tokio::task::JoinHandle;
 use super::{
     counts::{Count, Limiter, PerClient},
     listen::TcpOptions,
+    supervision::frame_plan,
     upstreams::{UpstreamGroup, Upstreams},
 };
 use crate::{
     config::{Action, Config, Diagnostic, Given, Listener, ListenerTls, Problems, Route},
-    datapath::Datapath,
+    datapath::{Datapath, FramePlan},
     files::{Fallback, Files, FilesConfig},
     handshake::HeadLimits,
     routes::Router,
@@ -86,6 +87,8 @@ pub(super) struct RouteSetup {
     pub(super) name: Arc<str>,
     pub(super) files: Option<Files>,
     pub(super) upstream: Option<Arc<UpstreamGroup>>,
+    /// What holds for its sessions' frames; `None`: they are not followed.
+    pub(super) plan: Option<Arc<FramePlan>>,
     pub(super) limiter: Option<Limiter>,
     pub(super) count: Arc<Count>,
     pub(super) clients: Arc<PerClient>,
@@ -196,8 +199,15 @@ fn route_setup(
         Action::Upstream(forward) => upstreams.get(&forward.upstream).cloned(),
         _ => None,
     };
+    let plan = match &route.action {
+        Action::Upstream(forward) => {
+            frame_plan(forward, upstream.as_ref().and_then(|group| group.config.gone_code))
+        }
+        _ => None,
+    };
     let known = old.and_then(|old| old.routes.iter().find(|r| r.config.name == route.name));
     Ok(RouteSetup {
+        plan,
         name: route.name.as_str().into(),
         files,
         upstream,

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ use super::{
     limited,
     setup::{RouteSetup, Setup},
     stream::Stream,
+    supervision,
     upstreams::{Held, NoServer, UpstreamGroup, Via, Wish, was_asked},
 };
 use crate::{
@@ -86,6 +87,10 @@ pub(super) fn admit(
     facts: &Facts,
 ) -> Result<Places, Refusal> {
     let rule = |status, reason, detail| Refusal::by_rule(status, reason, detail, None);
+    if gateway.draining.load(Ordering::SeqCst) {
+        let draw = gateway.epoch.elapsed().subsec_nanos();
+        return Err(supervision::draining(&setup.config.drain, u64::from(draw / 64)));
+    }
     if forward.websocket == WebSocketRule::Deny {
         let detail = "No WebSocket connections are served here.";
         return Err(rule(403, RefusalReason::WebSocketRefused, detail));

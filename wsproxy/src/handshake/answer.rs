@@ -17,6 +17,8 @@ pub enum Answer {
 pub struct Switched {
     /// The subprotocol, one that the client offered.
     pub protocol: Option<String>,
+    /// Names of the extensions, as they came; the client offered them.
+    pub extensions: Vec<String>,
     /// Every end-to-end header, `Sec-WebSocket-*` and `Set-Cookie` included, in
     /// the order and with the names as they came.
     pub headers: Vec<(String, Vec<u8>)>,

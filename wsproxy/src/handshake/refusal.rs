@@ -107,6 +107,8 @@ reasons! {
     ClientLeft => "client_left",
     /// No room for another session (503, RFC 9110 section 15.6.4).
     SessionLimit => "session_limit",
+    /// wsproxy is about to stop (503, RFC 9110 section 15.6.4).
+    Draining => "draining",
     /// The upstream server is out of reach or answered nonsense (502, RFC 9110
     /// section 15.6.3).
     BadGateway => "bad_gateway",

@@ -110,6 +110,7 @@ pub(crate) fn switched(
     if fields.at_most_one("sec-websocket-extensions").is_err() {
         return Err(BadAnswer::Duplicate { name: "Sec-WebSocket-Extensions" });
     }
+    let mut extensions = Vec::new();
     for value in fields.all("sec-websocket-extensions") {
         let names =
             extension_names(value).ok_or_else(|| BadAnswer::Extensions { found: show(value) })?;
@@ -117,9 +118,10 @@ pub(crate) fn switched(
             if !req.extensions.iter().any(|offered| offered.eq_ignore_ascii_case(&name)) {
                 return Err(BadAnswer::ExtensionNotOffered { found: show(name.as_bytes()) });
             }
+            extensions.push(name);
         }
     }
-    Ok(Switched { protocol, headers: fields.end_to_end(&options) })
+    Ok(Switched { protocol, extensions, headers: fields.end_to_end(&options) })
 }
 
 fn check_accept(fields: &Fields<'_>, req: &UpgradeRequest) -> Result<(), BadAnswer> {

@@ -49,6 +49,7 @@ pub fn run() -> Step<Duration> {
     let started = Instant::now();
     let options = Options {
         farewell: crate::datapath::Farewell::default(),
+        window: Duration::ZERO,
         mode: Mode::Sockmap,
         max_sessions: 8,
         workers: 1,

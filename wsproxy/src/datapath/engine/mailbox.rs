@@ -1,6 +1,7 @@
 //! How other threads talk to an engine.
 
 use std::{
+    io,
     os::fd::OwnedFd,
     sync::{
         Arc, Mutex, PoisonError,
@@ -10,6 +11,8 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
+
+use rustix::event::EventfdFlags;
 
 use crate::datapath::{Ending, Farewell, Handover, Reservation, SessionInfo, Which};
 
@@ -45,6 +48,11 @@ pub(super) struct Mailbox {
 }
 
 impl Mailbox {
+    pub(super) fn new() -> io::Result<Self> {
+        let bell = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        Ok(Self { commands: Mutex::default(), bell, wakeups: AtomicU64::new(0) })
+    }
+
     pub(super) fn put(&self, command: Command) {
         let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
         commands.push(command);

@@ -179,6 +179,8 @@ impl Engine {
         if let Some(deadline) = session.deadline() {
             if Instant::now() >= deadline {
                 self.end(slot, Cause::Late);
+            } else {
+                self.look_at_deadline(slot, now);
             }
             return;
         }

@@ -57,7 +57,11 @@ impl Session {
             to_client,
             ending: self.ending(&cause),
             reset: reset.contains(&true),
-            error: cause.error().or_else(|| self.error.as_ref().map(ToString::to_string)),
+            error: match &cause {
+                Cause::Broke { side, .. } if self.is_gone(*side) => None,
+                _ => cause.error(),
+            }
+            .or_else(|| self.error.as_ref().map(ToString::to_string)),
             counts: self.frames.as_ref().map(|_| self.counts(shared)),
             violations: cursors.map(|cursor| cursor.violations),
             codes,
@@ -75,12 +79,18 @@ impl Session {
         match (cause, self.closing) {
             (Cause::Failed(_), _) => Ending::Failed,
             (_, Some(closing)) => closing.why,
-            (Cause::Broke { side, .. }, None) => broke(*side),
-            (Cause::Finished | Cause::Late, None) => match self.first_finished {
+            (Cause::Broke { side, .. }, None) if !self.is_gone(*side) => broke(*side),
+            (_, None) => match self.first_finished {
                 Some(UPSTREAM) => Ending::UpstreamFinished,
                 _ => Ending::ClientFinished,
             },
         }
+    }
+
+    /// The side had left in order, and the other one was told so: that it takes nothing any more
+    /// is no news.
+    fn is_gone(&self, side: usize) -> bool {
+        self.first_finished == Some(side) && self.lanes[side].told() != 0
     }
 }
 

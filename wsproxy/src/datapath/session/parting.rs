@@ -60,7 +60,12 @@ impl Session {
     /// Writes what TLS holds for the side that is not `broken`, and throws away what that says:
     /// a socket that is closed with unread bytes, or gets some afterwards, resets, and what it
     /// was still to send is lost (`__tcp_close`, `tcp_rcv_state_process`).
-    pub(in crate::datapath) fn say_the_rest(&mut self, broken: usize, side: usize, buf: &mut [u8]) -> Progress {
+    pub(in crate::datapath) fn say_the_rest(
+        &mut self,
+        broken: usize,
+        side: usize,
+        buf: &mut [u8],
+    ) -> Progress {
         let end = &mut self.ends[1 - broken];
         if side != broken {
             let reads = (0..READS_PER_TURN).take_while(|_| end.recv(buf).is_ok_and(|n| n > 0));
@@ -99,7 +104,12 @@ impl Session {
     }
 
     /// A side is lost, and the other one is being told.
-    pub(in crate::datapath) fn close_lost(&mut self, why: Ending, error: Option<io::Error>, deadline: Instant) {
+    pub(in crate::datapath) fn close_lost(
+        &mut self,
+        why: Ending,
+        error: Option<io::Error>,
+        deadline: Instant,
+    ) {
         self.closing.get_or_insert(Closing { why, deadline });
         self.error = error.map(Box::new);
         self.wants = [Want::Readable; 2];
@@ -111,7 +121,12 @@ impl Session {
     }
 
     /// Whether a time limit of the session is over, and which.
-    pub(in crate::datapath) fn is_due(&self, shared: &Shared, clock: Instant, now: u64) -> Option<Ending> {
+    pub(in crate::datapath) fn is_due(
+        &self,
+        shared: &Shared,
+        clock: Instant,
+        now: u64,
+    ) -> Option<Ending> {
         let over = |limit_ms: u32, passed: Duration| {
             limit_ms > 0 && passed >= Duration::from_millis(limit_ms.into())
         };

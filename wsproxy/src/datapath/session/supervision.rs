@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wsproxy_common::cursor::{Counts, violation};
 
-use super::{CLIENT, Progress, Session, UPSTREAM, broke, now_ns, records};
+use super::{CLIENT, Progress, Session, UPSTREAM, now_ns, records};
 use crate::datapath::{
     Ending, FrameState, SessionInfo, Shared, Side,
     control_frame::{self, PING_PAYLOAD},
@@ -26,7 +26,11 @@ pub(in crate::datapath) enum Look {
 
 impl Session {
     /// After a lane ran: what it found out about its frames.
-    pub(in crate::datapath) fn supervise(&mut self, side: usize, shared: &Shared) -> Option<Progress> {
+    pub(in crate::datapath) fn supervise(
+        &mut self,
+        side: usize,
+        shared: &Shared,
+    ) -> Option<Progress> {
         self.frames.as_ref()?;
         let record = records(shared, self.place.slot())[side];
         if self.lanes[side].take_answer(record) {
@@ -93,12 +97,12 @@ impl Session {
         let sides: &[usize] = if plan.upstream { &[CLIENT, UPSTREAM] } else { &[CLIENT] };
         for &side in sides {
             let heard = records[side].last_activity_ns.load(std::sync::atomic::Ordering::Relaxed);
-            match self.pings[side].step(&plan, heard, now, numbers.next()) {
+            match self.pings[side].step(&plan, heard, now, numbers.draw()) {
                 Step::At(at) => next = next.min(at),
                 Step::Dead => return Err(side),
                 Step::Ping => {
                     self.ping(side, shared, now, numbers);
-                    next = next.min(now + timeout_ns(&plan));
+                    next = next.min(now + until_next(&plan));
                     run = true;
                 }
             }
@@ -108,7 +112,7 @@ impl Session {
 
     fn ping(&mut self, side: usize, shared: &Shared, now: u64, numbers: &mut Numbers) {
         let records = records(shared, self.place.slot());
-        let payload: [u8; PING_PAYLOAD] = numbers.next().to_ne_bytes();
+        let payload: [u8; PING_PAYLOAD] = numbers.draw().to_ne_bytes();
         let frame = control_frame::ping(payload, numbers.mask_for(side));
         self.lanes[side].await_answer(records[side], payload);
         let to = 1 - side;
@@ -138,9 +142,9 @@ impl Session {
             idle: Duration::from_nanos(self.idle_ns(shared, now)),
             frames,
             counts: cursors.map(|cursor| cursor.counts),
-            ping_rtt: self.pings.map(|pings| {
-                pings.rtt_us().map(|us| Duration::from_micros(us.into()))
-            }),
+            ping_rtt: self
+                .pings
+                .map(|pings| pings.rtt_us().map(|us| Duration::from_micros(us.into()))),
             diversions: self.diversions,
             closing: self.closing.map(|closing| closing.why),
         }
@@ -170,7 +174,12 @@ impl Session {
 
     /// A side does not answer: the other one is told, and it is given up. False: the other one
     /// can't be told.
-    pub(in crate::datapath) fn bury(&mut self, side: usize, shared: &Shared, numbers: &mut Numbers) -> bool {
+    pub(in crate::datapath) fn bury(
+        &mut self,
+        side: usize,
+        shared: &Shared,
+        numbers: &mut Numbers,
+    ) -> bool {
         let (code, reason) = if side == CLIENT {
             (code::GOING_AWAY, "the client does not answer")
         } else {
@@ -198,13 +207,9 @@ impl Session {
         self.lanes[1 - side].target_broke(records[1 - side]);
         true
     }
-
-    /// Why the session ends when this side is lost.
-    pub(in crate::datapath) fn loss(side: usize, dead: bool) -> Ending {
-        if dead { Ending::DeadPeer } else { broke(side) }
-    }
 }
 
-fn timeout_ns(plan: &PingPlan) -> u64 {
-    u64::try_from(plan.timeout.as_nanos()).unwrap_or(u64::MAX / 4)
+/// ns after a Ping until something can be due: its answer, or the next one.
+fn until_next(plan: &PingPlan) -> u64 {
+    u64::try_from(plan.timeout.min(plan.interval).as_nanos()).unwrap_or(u64::MAX / 4)
 }

@@ -17,7 +17,7 @@ use super::{Target, UpstreamGroup, Via};
 use crate::{
     balance::ServerId,
     config::{Health, HealthKind},
-    datapath::{Datapath, Ending, Which},
+    datapath::{Datapath, Ending, Farewell, Which, frames::code},
     gateway::{listen::TcpOptions, stream::Stream},
     handshake::{
         Answer, HeadLimits, Progress, accept_for_key, build_request, check_request, parse_response,
@@ -96,7 +96,8 @@ fn close_sessions(datapath: &Weak<Datapath>, target: &Target) {
     let Some(datapath) = datapath.upgrade() else { return };
     let name = Arc::clone(&target.name);
     let at_server: Which = Arc::new(move |meta| meta.upstream == name);
-    datapath.close(&at_server, Ending::ServerDead);
+    let farewell = Farewell::new(code::GOING_AWAY, "the server is gone");
+    datapath.close(&at_server, Ending::ServerDead, &farewell, None);
 }
 
 /// Give or take a tenth, so that gateways do not all ask in the same moment.
