@@ -1,25 +1,17 @@
 //! Commands to a running wsproxy, over its admin socket.
 
-use std::{
-    fmt::Write as _,
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fmt::Write as _, io, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::{Method, Request, body::Bytes};
-use hyper_util::rt::TokioIo;
+use hyper::Method;
 use serde_json::Value;
-use tokio::{net::UnixStream, time::timeout};
+
+use super::line::{Line, within};
 
 /// Where the socket is unless somebody says otherwise.
 pub const SOCKET: &str = "/run/wsproxy/admin.sock";
 /// An answer may take this long: a reload reads files and looks names up.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Most bytes of an answer.
-const MOST: usize = 16 << 20;
 
 /// Which wsproxy is meant, and how its answer is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -153,42 +145,17 @@ fn encoded(text: &str) -> String {
 /// Nobody is at the socket, or says nothing of use.
 pub async fn ask(ask: &Ask, out: &mut impl io::Write) -> io::Result<bool> {
     let to = ask.to();
-    let (good, value) = timeout(PATIENCE, send(&to.socket, ask.question()))
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(|error| {
-            let text = format!(
-                "{}: {error} (admin.socket in its configuration names the socket; --socket here)",
-                to.socket.display()
-            );
-            io::Error::new(error.kind(), text)
-        })?;
+    let asked = async {
+        let Question { method, path } = ask.question();
+        Line::open(&to.socket).await?.ask(method, &path).await
+    };
+    let (good, value) = within(PATIENCE, &to.socket, asked).await?;
     if to.json {
         writeln!(out, "{value:#}")?;
     } else {
         out.write_all(shown(ask, &value).as_bytes())?;
     }
     Ok(good)
-}
-
-async fn send(socket: &Path, question: Question) -> io::Result<(bool, Value)> {
-    let stream = UnixStream::connect(socket).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
-    let connection = tokio::spawn(connection);
-    let request = Request::builder()
-        .method(question.method)
-        .uri(question.path)
-        .header("Host", "wsproxy")
-        .body(Empty::<Bytes>::new())
-        .map_err(io::Error::other)?;
-    let response = sender.send_request(request).await.map_err(io::Error::other)?;
-    let good = response.status().is_success();
-    let body = http_body_util::Limited::new(response.into_body(), MOST);
-    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    connection.abort();
-    Ok((good, serde_json::from_slice(&body)?))
 }
 
 /// The answer for people.

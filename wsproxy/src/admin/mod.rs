@@ -3,6 +3,7 @@
 
 mod api;
 pub mod client;
+pub(crate) mod line;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
