@@ -105,6 +105,8 @@ has pkg-config || need pkg-config
 has llvm-objcopy || need llvm
 has ip || need iproute2
 has valgrind || need valgrind
+# The terminal that `wsproxy top` is tested on.
+has tmux || need tmux
 # Measured beside wsproxy, never run as services.
 [ -x /usr/sbin/nginx ] || peers+=(nginx-light)
 [ -x /usr/sbin/haproxy ] || peers+=(haproxy)

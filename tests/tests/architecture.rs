@@ -132,6 +132,31 @@ fn only_where_tls_is_spoken_is_rustls_named() {
 }
 
 #[test]
+fn the_live_view_knows_what_the_admin_socket_says_and_no_more() {
+    const TOP: &str = "wsproxy/src/top";
+    const IMPURE: [&str; 10] = [
+        "hyper",
+        "tokio",
+        "rustix",
+        "thread",
+        "Instant",
+        "SystemTime",
+        "fs",
+        "File",
+        "Line",
+        "stdout",
+    ];
+    let [shell, terminal] = ["mod.rs", "terminal.rs"].map(|file| format!("{TOP}/{file}"));
+    forbid(TOP, &IMPURE, &[&shell, &terminal]);
+    // The datapath is a name in an answer elsewhere.
+    forbid(TOP, &["gateway", "balance", "Control", "UnixStream"], &[]);
+    forbid(&shell, &["datapath"], &[]);
+    forbid(&terminal, &["admin", "Line", "model", "view", "datapath"], &[]);
+    // Nobody else has a terminal.
+    forbid("wsproxy/src", &["ratatui", "crossterm"], &[TOP]);
+}
+
+#[test]
 fn below_the_gateway_nobody_knows_http() {
     forbid("wsproxy/src/datapath", &["handshake", "httparse", "hyper", "config"], &[]);
 }

@@ -11,6 +11,7 @@ use crate::admin::client::Ask;
 use crate::config::{DatapathMode, ListenAddr, LogFormat, LogLevel, ServerAddr};
 use crate::nginx::Included;
 use crate::probe::ProbeArgs;
+use crate::top::TopArgs;
 
 /// Exit status after bad usage, as in `sysexits.h`.
 pub const EX_USAGE: i32 = 64;
@@ -56,6 +57,8 @@ pub enum Command {
     /// Questions and orders to a running wsproxy
     #[command(flatten)]
     Ask(Ask),
+    /// Watch a running wsproxy: its routes, servers and sessions, live
+    Top(TopArgs),
     /// Tell what this machine can do, and what is missing
     Doctor {
         /// Report as JSON

@@ -34,6 +34,22 @@ fn reads_every_command() {
     for (line, command) in [
         ("wsproxy run", Command::Run(RunArgs::default())),
         ("wsproxy check f.toml", Command::Check { file: "f.toml".into() }),
+        (
+            "wsproxy top",
+            Command::Top(TopArgs {
+                socket: "/run/wsproxy/admin.sock".into(),
+                interval: "1s".parse().unwrap(),
+                once: false,
+            }),
+        ),
+        (
+            "wsproxy top --socket s --interval 250ms --once",
+            Command::Top(TopArgs {
+                socket: "s".into(),
+                interval: "250ms".parse().unwrap(),
+                once: true,
+            }),
+        ),
         ("wsproxy doctor", Command::Doctor { json: false }),
         ("wsproxy doctor --json", Command::Doctor { json: true }),
     ] {

@@ -24,3 +24,4 @@ pub mod resolve;
 pub mod routes;
 pub mod sys;
 pub mod tls;
+pub mod top;

@@ -13,6 +13,7 @@ use wsproxy::{
     config::{self, Config, Source},
     doctor, gateway, logging, nginx,
     probe::{self, ProbeArgs},
+    top::{self, TopArgs},
 };
 
 /// `EX_CONFIG` of `sysexits.h`.
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::ImportNginx { file, verbose } => import_nginx(&file, verbose),
         Command::Probe(args) => run_probe(args),
         Command::Ask(ask) => run_ask(&ask),
+        Command::Top(args) => run_top(args),
         Command::Doctor { json } => match doctor::run(json, &mut io::stdout().lock()) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
@@ -159,6 +161,17 @@ fn run_ask(ask: &client::Ask) -> ExitCode {
     match runtime.block_on(client::ask(ask, &mut io::stdout().lock())) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        Err(error) => fail(&error),
+    }
+}
+
+fn run_top(args: TopArgs) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    match runtime.block_on(top::run(args)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }

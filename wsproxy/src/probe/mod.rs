@@ -22,7 +22,7 @@ mod outcome;
 mod report;
 mod request;
 mod session;
-mod shown;
+pub(crate) mod shown;
 mod target;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ const SECRET: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "se
 /// `bytes` as text: what could steer a terminal or deceive its reader (control
 /// characters, characters of no width, changes of direction) and what is no
 /// UTF-8 is escaped. Of more than `most` bytes the rest is left out.
-pub(super) fn shown(bytes: &[u8], most: usize) -> String {
+pub(crate) fn shown(bytes: &[u8], most: usize) -> String {
     let cut = &bytes[..bytes.len().min(most)];
     let mut text = String::with_capacity(cut.len());
     for chunk in cut.utf8_chunks() {
