@@ -216,11 +216,13 @@ async fn serve(config: Config, args: &RunArgs) -> Result<(), Box<dyn std::error:
                 // What is wrong is in the log.
                 let _ = reload(&running, args).await;
             }
-            () = running.stop_wanted() => { tracing::info!("an operator wants a stop"); break }
-            wanted = running.reload_wanted() => {
-                // Who asked may be gone.
-                let _ = wanted.send(reload(&running, args).await);
-            }
+            wanted = running.order() => match wanted {
+                OperatorOrder::Stop => { tracing::info!("an operator wants a stop"); break }
+                OperatorOrder::Reload(answer) => {
+                    // Who asked may be gone.
+                    let _ = answer.send(reload(&running, args).await);
+                }
+            },
             _ = usr1.recv() => running.reopen_logs(),
         }
     }

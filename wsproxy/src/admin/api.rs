@@ -61,7 +61,7 @@ pub(super) async fn answer(
             (None, Some(server)) => blocking(control, move |c| c.close_sessions_of(&server)).await,
             _ => return Some(bad("a session's number or a server is needed")),
         },
-        "drain" => Ok(control.drain()),
+        "drain" => control.drain().await,
         "reload" => match control.reload().await {
             Ok(()) => Ok(json!({ "reloaded": true })),
             Err(problems) => {

@@ -259,7 +259,7 @@ pub const KEYS: &[Key] = &[
     key("datapath", "settle", Duration, "\"100ms\"", "`1ms` to `30d`, or `\"off\"`", "a session younger than this is relayed in user space; an older one enters the kernel at the first moment when that is the cheaper path for it: it is silent for a second, or its messages are small and come one at a time. Where one wake-up of a worker serves many sockets, and for bulk, user space is cheaper (see `docs/BENCHMARKS.md`). `\"off\"`, and in the demo: every session enters the kernel at once, whatever it does"),
     //
     key("admin", "address", Address, "", "none: no admin port; must not overlap a listener", "where `/metrics`, `/healthz` and `/readyz` are; an address that is not loopback is a warning: the admin port asks nobody who they are").such_as("\"127.0.0.1:9901\""),
-    key("admin", "socket", File, "", "without it, there is none", "a Unix socket for `wsproxy status`, `sessions`, `upstreams`, `drain`, `disable`, `enable`, `close` and `reload`; only its owner may use it; its directory must exist").such_as("\"/run/wsproxy/admin.sock\""),
+    key("admin", "socket", File, "", "without it, there is none", "a Unix socket for `wsproxy top`, `status`, `sessions`, `upstreams`, `drain`, `disable`, `enable`, `close` and `reload`; only its owner may use it; its directory must exist").such_as("\"/run/wsproxy/admin.sock\""),
     //
     key("log", "format", Choice(&["text", "json"]), "\"text\"", "", "what a line looks like"),
     key("log", "level", Choice(&["error", "warn", "info", "debug", "trace"]), "\"info\"", "", "less important messages are not written"),

@@ -18,15 +18,20 @@ const MOST_LISTED: usize = 10_000;
 #[derive(Debug, PartialEq, Eq)]
 pub struct NoSuch(pub String);
 
-/// Somebody wants the configuration read again, and waits to hear how that went.
-pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
+/// What an operator wants of the whole process.
+#[derive(Debug)]
+pub enum OperatorOrder {
+    /// The configuration is to be read again; who asked waits to hear how that went.
+    Reload(oneshot::Sender<Result<(), String>>),
+    /// An orderly stop, as after SIGTERM.
+    Stop,
+}
 
 /// A running gateway as its operator sees it.
 #[derive(Clone)]
 pub struct Control {
     pub(super) gateway: Arc<Gateway>,
-    pub(super) reloads: mpsc::Sender<ReloadRequest>,
-    pub(super) stops: mpsc::Sender<()>,
+    pub(super) orders: mpsc::Sender<OperatorOrder>,
 }
 
 impl Control {
@@ -37,16 +42,18 @@ impl Control {
     pub async fn reload(&self) -> Result<(), String> {
         let gone = || "wsproxy is stopping".to_owned();
         let (sender, answer) = oneshot::channel();
-        self.reloads.send(sender).await.map_err(|_| gone())?;
+        self.orders.send(OperatorOrder::Reload(sender)).await.map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
     /// Stops the gateway as SIGTERM does: sessions are closed one by one, then the process ends.
-    #[must_use]
-    pub fn drain(&self) -> Value {
-        // Asked already: once is enough.
-        let _full = self.stops.try_send(());
-        json!({ "draining": true })
+    ///
+    /// # Errors
+    /// It is stopping already.
+    pub async fn drain(&self) -> Result<Value, NoSuch> {
+        let sent = self.orders.send(OperatorOrder::Stop).await;
+        sent.map_err(|_| NoSuch("wsproxy is stopping".to_owned()))?;
+        Ok(json!({ "draining": true }))
     }
 
     /// How the gateway is.

@@ -55,7 +55,7 @@ use observer::Reporter;
 use setup::{ListenerSetup, Setup};
 use workers::{MOST_WORKERS, Workers};
 
-pub use control::{Control, NoSuch, ReloadRequest};
+pub use control::{Control, NoSuch, OperatorOrder};
 pub use setup::try_files;
 
 /// Bytes of one read during a handshake; also the most early bytes in hand.
@@ -179,8 +179,7 @@ pub struct Running {
     drain: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
-    reloads: mpsc::Receiver<ReloadRequest>,
-    stops: mpsc::Receiver<()>,
+    orders: mpsc::Receiver<OperatorOrder>,
     /// Where clients of the first listener connect; none for a Unix socket.
     pub address: Option<SocketAddr>,
     /// Where metrics are.
@@ -263,18 +262,17 @@ pub async fn start(mut config: Config) -> Result<Running, GatewayError> {
         admin = listener.local_addr().ok();
         tasks.push(tokio::spawn(admin::serve(listener, state.clone())));
     }
-    let (sender, reloads) = mpsc::channel(1);
-    let (stop_sender, stops) = mpsc::channel(1);
+    let (sender, orders) = mpsc::channel(1);
     if let Some(listener) = socket {
         let gateway = Arc::clone(&gateway);
-        let control = Control { gateway, reloads: sender, stops: stop_sender };
+        let control = Control { gateway, orders: sender };
         tasks.push(tokio::spawn(admin::serve_operator(listener, state, control)));
     }
     if let Some(listener) = embedded {
         tasks.push(tokio::spawn(embedded_upstream(&gateway, listener, stopped)));
     }
     let listeners = Mutex::new(listeners);
-    Ok(Running { gateway, listeners, drain, stop, tasks, reloads, stops, address, admin })
+    Ok(Running { gateway, listeners, drain, stop, tasks, orders, address, admin })
 }
 
 /// Something that no other process has.
@@ -403,11 +401,11 @@ impl Running {
         Ok(())
     }
 
-    /// The next wish of an operator that the configuration be read again; never, where there is
-    /// no admin socket.
-    pub async fn reload_wanted(&mut self) -> ReloadRequest {
-        match self.reloads.recv().await {
-            Some(request) => request,
+    /// The next order of an operator that is for the process; never, where there is no admin
+    /// socket.
+    pub async fn order(&mut self) -> OperatorOrder {
+        match self.orders.recv().await {
+            Some(order) => order,
             None => std::future::pending().await,
         }
     }
@@ -421,13 +419,6 @@ impl Running {
     pub fn reopen_logs(&self) {
         if let Some(log) = &self.gateway.access_log {
             log.reopen();
-        }
-    }
-
-    /// An operator wants it to stop; never, where there is no admin socket.
-    pub async fn stop_wanted(&mut self) {
-        if self.stops.recv().await.is_none() {
-            std::future::pending().await
         }
     }
 
