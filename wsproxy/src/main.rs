@@ -217,8 +217,8 @@ async fn serve(config: Config, args: &RunArgs) -> Result<(), Box<dyn std::error:
                 let _ = reload(&running, args).await;
             }
             wanted = running.order() => match wanted {
-                OperatorOrder::Stop => { tracing::info!("an operator wants a stop"); break }
-                OperatorOrder::Reload(answer) => {
+                gateway::OperatorOrder::Stop => { tracing::info!("an operator wants a stop"); break }
+                gateway::OperatorOrder::Reload(answer) => {
                     // Who asked may be gone.
                     let _ = answer.send(reload(&running, args).await);
                 }

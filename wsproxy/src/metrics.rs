@@ -1,8 +1,11 @@
 //! Counters for Prometheus. `docs/METRICS.md` has the table; a test keeps it complete.
 
+mod frames;
+
 use std::{
     fmt,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use prometheus::{
@@ -10,7 +13,9 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::datapath::{Datapath, Ending, Path, SessionEnd};
+use self::frames::FrameMetrics;
+pub use self::frames::LiveCounts;
+use crate::datapath::{Datapath, Ending, Path, SessionEnd, Side};
 
 /// Content type of [`Metrics::text`] (Prometheus text format 0.0.4).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -45,12 +50,17 @@ pub struct Metrics {
     pub tls_handshakes: IntCounterVec,
     /// Configurations that were to replace the running one, by result.
     pub reloads: IntCounterVec,
+    frames: FrameMetrics,
     live: Live,
 }
+
+/// Tells what runs now.
+pub type AskCounts = Arc<dyn Fn() -> LiveCounts + Send + Sync>;
 
 /// What is read from the datapath when somebody asks.
 struct Live {
     datapath: RwLock<Option<Arc<Datapath>>>,
+    counts: RwLock<Option<AskCounts>>,
     sessions: IntGaugeVec,
     started: IntCounter,
     bytes: IntCounterVec,
@@ -146,8 +156,10 @@ impl Metrics {
                 "Configurations that were to replace the running one.",
                 &["result"],
             )?,
+            frames: FrameMetrics::new(r)?,
             live: Live {
                 datapath: RwLock::default(),
+                counts: RwLock::default(),
                 sessions: registered(
                     r,
                     IntGaugeVec::new(
@@ -198,14 +210,31 @@ impl Metrics {
             Some(Arc::clone(datapath));
     }
 
-    /// Lets go of the datapath, so that it can be dropped.
+    /// From now on `ask` says how many sessions routes and servers have.
+    pub fn watch_counts(&self, ask: AskCounts) {
+        *self.live.counts.write().unwrap_or_else(PoisonError::into_inner) = Some(ask);
+    }
+
+    /// Lets go of the datapath and of who tells the counts, so that they can be dropped.
     pub fn unwatch(&self) {
+        *self.live.counts.write().unwrap_or_else(PoisonError::into_inner) = None;
         *self.live.datapath.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Counts the end of a session.
     pub fn session_ended(&self, end: &SessionEnd) {
         self.session_ends.with_label_values(&[end.ending.label()]).inc();
+        self.frames.session_ended(end);
+    }
+
+    /// Counts a Ping.
+    pub fn pinged(&self, to: Side) {
+        self.frames.pinged(to);
+    }
+
+    /// Counts the answer to one.
+    pub fn ping_answered(&self, by: Side, after: Duration) {
+        self.frames.answered(by, after);
     }
 
     /// Everything in the Prometheus text format.
@@ -216,6 +245,8 @@ impl Metrics {
         let datapath = self.live.datapath.read().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(datapath) = datapath {
             self.live.read(&datapath);
+            let ask = self.live.counts.read().unwrap_or_else(PoisonError::into_inner).clone();
+            self.frames.read(&datapath, ask.map(|ask| ask()).as_ref());
         }
         let mut out = Vec::with_capacity(8 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
@@ -230,7 +261,6 @@ fn raise(counter: &IntCounter, total: u64) {
 
 impl Live {
     fn read(&self, datapath: &Datapath) {
-        use wsproxy_common::Reason;
         for path in [Path::Sockmap, Path::Relay] {
             self.sessions.with_label_values(&[path.label()]).set(datapath.live(path));
         }
@@ -248,7 +278,7 @@ impl Live {
         }
         for (reason, count) in datapath.reasons() {
             raise(&self.verdicts.with_label_values(&[reason.label()]), count);
-            if matches!(reason, Reason::NoRoom | Reason::TargetGone | Reason::ResumeLost) {
+            if reason.is_diversion() {
                 raise(&self.diversions.with_label_values(&[reason.label()]), count);
             }
         }
@@ -276,6 +306,7 @@ mod tests {
         metrics.live.diversions.with_label_values(&["x"]);
         metrics.live.verdicts.with_label_values(&["x"]);
         metrics.live.sessions.with_label_values(&["x"]);
+        metrics.frames.touch();
         let text = String::from_utf8(metrics.text().unwrap()).unwrap();
         let names: Vec<_> =
             text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();

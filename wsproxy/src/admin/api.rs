@@ -58,6 +58,9 @@ pub(super) async fn answer(
                 let reason = given("reason");
                 blocking(control, move |c| c.close_session(id, code, reason.as_deref())).await
             }
+            (None, Some(_)) if given("code").is_some() || given("reason").is_some() => {
+                return Some(bad("code and reason are for one session; [drain] has those for all"));
+            }
             (None, Some(server)) => blocking(control, move |c| c.close_sessions_of(&server)).await,
             _ => return Some(bad("a session's number or a server is needed")),
         },

@@ -45,10 +45,11 @@ pub enum Ask {
         #[command(flatten)]
         to: Where,
     },
-    /// Give a server no new sessions, except from clients that its cookie brings back
+    /// Give a server no new sessions, except from clients that its cookie brings back; without
+    /// a server: close all sessions one by one and stop, as after SIGTERM
     Drain {
         /// Its name, as `wsproxy upstreams` shows it
-        server: String,
+        server: Option<String>,
         /// Which one
         #[command(flatten)]
         to: Where,
@@ -73,6 +74,12 @@ pub enum Ask {
     Close {
         /// The session's number, or the server's name
         what: String,
+        /// The code of the Close frame that both sides of the session get [default: drain.code]
+        #[arg(long, value_name = "N")]
+        code: Option<u16>,
+        /// Its reason [default: drain.reason, or nothing with --code]
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
         /// Which one
         #[command(flatten)]
         to: Where,
@@ -115,12 +122,20 @@ impl Ask {
             Self::Status { .. } => get("status"),
             Self::Sessions { .. } => get("sessions"),
             Self::Upstreams { .. } => get("upstreams"),
-            Self::Drain { server, .. } => order("drain", server),
+            Self::Drain { server: Some(server), .. } => order("drain", server),
+            Self::Drain { server: None, .. } => post("drain".to_owned()),
             Self::Disable { server, .. } => order("disable", server),
             Self::Enable { server, .. } => order("enable", server),
-            Self::Close { what, .. } => {
+            Self::Close { what, code, reason, .. } => {
                 let kind = if what.parse::<u64>().is_ok() { "session" } else { "server" };
-                post(format!("close?{kind}={}", encoded(what)))
+                let mut path = format!("close?{kind}={}", encoded(what));
+                if let Some(code) = code {
+                    let _ = write!(path, "&code={code}");
+                }
+                if let Some(reason) = reason {
+                    let _ = write!(path, "&reason={}", encoded(reason));
+                }
+                post(path)
             }
             Self::Reload { .. } => post("reload".to_owned()),
         }
@@ -185,6 +200,7 @@ fn shown(ask: &Ask, value: &Value) -> String {
         Ask::Upstreams { .. } => upstreams(value),
         Ask::Close { .. } => "closed\n".to_owned(),
         Ask::Reload { .. } => "reloaded\n".to_owned(),
+        Ask::Drain { server: None, .. } => "draining\n".to_owned(),
         Ask::Drain { .. } | Ask::Disable { .. } | Ask::Enable { .. } => "done\n".to_owned(),
     }
 }

@@ -48,7 +48,7 @@ use crate::{
     demo,
     forwarding::{Connection, request_id},
     limits,
-    metrics::Metrics,
+    metrics::{LiveCounts, Metrics},
 };
 use accept::{CannotListen, Listeners};
 use observer::Reporter;
@@ -153,6 +153,21 @@ impl Gateway {
         self.stopped.has_changed().unwrap_or(true)
     }
 
+    fn live_counts(&self) -> LiveCounts {
+        let setup = self.setup.load();
+        let routes = setup.routes.iter().map(|route| (route.name.to_string(), route.count.live()));
+        let servers = setup.config.upstreams.iter().flat_map(|config| {
+            let status = setup.upstreams.get(&config.name).map(|group| group.status());
+            let servers = status.unwrap_or_default().into_iter();
+            servers.map(|server| (config.name.clone(), server.name.to_string(), server.live.into()))
+        });
+        LiveCounts {
+            routes: routes.map(|(name, live)| (name, live.into())).collect(),
+            servers: servers.collect(),
+            draining: self.draining.load(Ordering::SeqCst),
+        }
+    }
+
     fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
@@ -252,6 +267,10 @@ pub async fn start(mut config: Config) -> Result<Running, GatewayError> {
         draining: AtomicBool::new(false),
         stopped: stopped.clone(),
     });
+    let counted = Arc::downgrade(&gateway);
+    gateway.metrics.watch_counts(Arc::new(move || {
+        counted.upgrade().map(|gateway| gateway.live_counts()).unwrap_or_default()
+    }));
     listeners.apply(&gateway, &setup, opened);
     let address = setup.config.listeners.first().and_then(|l| listeners.address(&l.name));
     let mut tasks = Vec::new();

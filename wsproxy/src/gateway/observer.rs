@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     io,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{
     access_log::AccessLog,
-    datapath::{Companion, Observer, SessionEnd, SessionMeta},
+    datapath::{Companion, Observer, SessionEnd, SessionMeta, Side},
     forwarding::request_id,
     metrics::Metrics,
 };
@@ -62,11 +63,25 @@ impl Observer for Reporter {
             to_upstream_relay_bytes = end.to_upstream.relay,
             to_client_kernel_bytes = end.to_client.kernel,
             to_client_relay_bytes = end.to_client.relay,
+            messages_to_upstream = end.counts.map(|counts| counts[0].messages()),
+            messages_to_client = end.counts.map(|counts| counts[1].messages()),
+            close_of_client = code(end.codes.of_client),
+            close_of_upstream = code(end.codes.of_upstream),
+            close_to_client = code(end.codes.to_client),
+            close_to_upstream = code(end.codes.to_upstream),
             ended_by = end.ending.label(),
             reset = end.reset,
             error = end.error.as_deref(),
             "session ended"
         );
+    }
+
+    fn pinged(&self, to: Side) {
+        self.metrics.pinged(to);
+    }
+
+    fn answered(&self, by: Side, after: Duration) {
+        self.metrics.ping_answered(by, after);
     }
 
     fn fell_back(&self, meta: &SessionMeta, reason: &'static str, error: &io::Error) {
@@ -81,4 +96,9 @@ impl Observer for Reporter {
             tracing::debug!(session = meta.id, reason, %error, "relayed");
         }
     }
+}
+
+/// A close code; `None`: there was none.
+fn code(code: u16) -> Option<u16> {
+    (code != 0).then_some(code)
 }
