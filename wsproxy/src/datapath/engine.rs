@@ -216,6 +216,7 @@ impl Engine {
                     // Nobody listens any more: nothing to do.
                     let _ = sender.send(all.map(|s| s.info(&self.shared, now)).collect());
                 }
+                Command::Ping(which) => self.ping(|meta| which(meta), now),
                 Command::Close(which, order, window) => {
                     self.close_spread(|meta| which(meta), &order, window, now);
                 }

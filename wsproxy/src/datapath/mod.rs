@@ -425,6 +425,14 @@ impl Datapath {
         self.sessions().into_iter().find(|s| s.meta.local == local)
     }
 
+    /// Pings both sides of these sessions now, whatever they have said lately; not those whose
+    /// frames are not followed, or which are about to end.
+    pub fn ping(&self, which: &Which) {
+        for engine in &self.engines {
+            engine.ping(which);
+        }
+    }
+
     /// Closes these sessions in order, one by one over `window` (or [`Options::window`]), as
     /// [`Self::drain`] does, with `why` in their log lines; a reset for what is left of each
     /// after [`Options::drain`].

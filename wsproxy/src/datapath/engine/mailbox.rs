@@ -33,6 +33,8 @@ pub(super) enum Command {
     /// A direction was given back, by index, under a generation.
     Given(u32, u64),
     List(mpsc::SyncSender<Vec<SessionInfo>>),
+    /// Pings both sides of these sessions.
+    Ping(Which),
     /// Closes these sessions, one by one over so long.
     Close(Which, Arc<CloseOrder>, Duration),
     /// The same with all, and with those that still come; the rest is reset then.
@@ -81,6 +83,10 @@ pub(in crate::datapath) struct EngineHandle {
 impl EngineHandle {
     pub(in crate::datapath) fn adopt(&self, place: Reservation, handover: Handover) {
         self.mailbox.put(Command::Adopt(place, Box::new(handover)));
+    }
+
+    pub(in crate::datapath) fn ping(&self, which: &Which) {
+        self.mailbox.put(Command::Ping(Arc::clone(which)));
     }
 
     pub(in crate::datapath) fn drain(

@@ -154,6 +154,20 @@ impl Engine {
         }
     }
 
+    /// Pings both sides of these sessions.
+    pub(super) fn ping(&mut self, which: impl Fn(&SessionMeta) -> bool, now: u64) {
+        let all = self.sessions.iter().flatten().filter(|session| which(session.meta()));
+        let chosen: Vec<_> = all.map(|session| session.slot()).collect();
+        for slot in chosen {
+            let at = self.place_of(slot);
+            if let Some(session) = self.sessions.get_mut(at).and_then(Option::as_deref_mut)
+                && session.ping_now(&self.shared, now, &mut self.numbers)
+            {
+                self.run_lanes(slot, [true; 2], now, false);
+            }
+        }
+    }
+
     /// Does what is due.
     pub(super) fn look_at_timers(&mut self, now: u64) {
         while let Some((slot, id, what)) = self.timers.pop(now) {

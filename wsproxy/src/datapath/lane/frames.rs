@@ -47,6 +47,12 @@ impl Lane {
         record.follow.fetch_or(WATCH_PONGS, Ordering::SeqCst);
     }
 
+    /// An answer is waited for.
+    #[must_use]
+    pub fn awaits_answer(&self) -> bool {
+        self.framing.as_ref().is_some_and(|framing| framing.awaits())
+    }
+
     /// Whether the answer has come; says so once.
     pub fn take_answer(&mut self, record: &SharedDirection) -> bool {
         let Some(framing) = &mut self.framing else { return false };

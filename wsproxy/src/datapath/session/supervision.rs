@@ -9,7 +9,7 @@ use crate::datapath::{
     Ending, FrameState, SessionInfo, Shared, Side,
     control_frame::{self, PING_PAYLOAD},
     frames::{Farewell, Numbers, PingPlan, code},
-    lane::{Fault, Lane},
+    lane::{Fault, Lane, Want},
     pings::Step,
     session::precise_ns,
 };
@@ -96,6 +96,11 @@ impl Session {
         let (mut next, mut run) = (u64::MAX, false);
         let sides: &[usize] = if plan.upstream { &[CLIENT, UPSTREAM] } else { &[CLIENT] };
         for &side in sides {
+            if self.wants[side] == Want::Writable {
+                // It is not read from, since the other side takes nothing: silence says nothing.
+                next = next.min(now + until_next(&plan));
+                continue;
+            }
             let heard = records[side].last_activity_ns.load(std::sync::atomic::Ordering::Relaxed);
             match self.pings[side].step(&plan, heard, now, numbers.draw()) {
                 Step::At(at) => next = next.min(at),
@@ -108,6 +113,27 @@ impl Session {
             }
         }
         Ok(if run { Look::Run(next) } else { Look::At(next) })
+    }
+
+    /// Pings both sides, whatever they have said lately; but not one that has a Ping to answer.
+    /// Whether there is anything to send.
+    pub(in crate::datapath) fn ping_now(
+        &mut self,
+        shared: &Shared,
+        now: u64,
+        numbers: &mut Numbers,
+    ) -> bool {
+        let ends = self.closing.is_some() || self.broken_off.is_some();
+        let closes = self.counts(shared).iter().any(|counts| counts.closes > 0);
+        if self.frames.is_none() || ends || closes || self.first_finished.is_some() {
+            return false;
+        }
+        for side in [CLIENT, UPSTREAM] {
+            if !self.pings[side].is_waiting() && !self.lanes[side].awaits_answer() {
+                self.ping(side, shared, now, numbers);
+            }
+        }
+        true
     }
 
     fn ping(&mut self, side: usize, shared: &Shared, now: u64, numbers: &mut Numbers) {
