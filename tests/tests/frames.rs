@@ -723,7 +723,7 @@ fn pings_at_random_and_a_drain_in_the_middle(mode: Mode) {
                 assert_eq!(to.close, Some(if drained { 1001 } else { 1000 }));
             }
         }
-        assert!(pings > SESSIONS * 4, "{pings} pings");
+        assert!(pings >= SESSIONS, "{pings} pings");
         bench.all_gone();
     }
 }
