@@ -401,3 +401,7 @@ fn is_wait(error: &io::Error) -> bool {
 #[cfg(test)]
 #[path = "lane_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "lane/frame_tests.rs"]
+mod frame_tests;

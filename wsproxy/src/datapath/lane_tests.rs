@@ -14,14 +14,14 @@ use crate::sys::DirectionTable;
 /// S and T in memory. What T takes is bounded by `room`; what the kernel has
 /// redirected but not sent is in `in_kernel`.
 #[derive(Default)]
-struct Sockets {
+pub(super) struct Sockets {
     source: VecDeque<Vec<u8>>,
-    fin: bool,
+    pub(super) fin: bool,
     broken: bool,
-    target: Vec<u8>,
-    room: usize,
+    pub(super) target: Vec<u8>,
+    pub(super) room: usize,
     in_kernel: u64,
-    finished: bool,
+    pub(super) finished: bool,
 }
 
 impl Wire for Sockets {
@@ -69,26 +69,26 @@ impl Wire for Sockets {
     }
 }
 
-struct Rig {
-    table: DirectionTable,
-    lane: Lane,
-    sockets: Sockets,
+pub(super) struct Rig {
+    pub(super) table: DirectionTable,
+    pub(super) lane: Lane,
+    pub(super) sockets: Sockets,
 }
 
 impl Rig {
-    fn new(attachment: Attachment, early: &[u8]) -> Self {
+    pub(super) fn new(attachment: Attachment, early: &[u8]) -> Self {
         let table = DirectionTable::map(None, 1).unwrap();
         table.records()[0].diverted.store(early.len() as u64, SeqCst);
         let sockets = Sockets { room: usize::MAX, ..Sockets::default() };
         Self { lane: Lane::new(attachment, early), table, sockets }
     }
 
-    fn record(&self) -> &SharedDirection {
+    pub(super) fn record(&self) -> &SharedDirection {
         &self.table.records()[0]
     }
 
     /// S gets bytes, and BPF counts them as passed where it looks at S.
-    fn pass(&mut self, bytes: &[u8]) {
+    pub(super) fn pass(&mut self, bytes: &[u8]) {
         self.record().diverted.fetch_add(bytes.len() as u64, SeqCst);
         self.sockets.source.push_back(bytes.to_vec());
     }
@@ -103,13 +103,13 @@ impl Rig {
         self.lane.enter(Attachment::Full);
     }
 
-    fn run(&mut self) -> Result<Want, Fault> {
+    pub(super) fn run(&mut self) -> Result<Want, Fault> {
         let mut buf = [0; 16];
         let record = &self.table.records()[0];
         self.lane.run(&mut self.sockets, record, &mut buf, 1, false)
     }
 
-    fn wants(&mut self, want: Want) {
+    pub(super) fn wants(&mut self, want: Want) {
         assert_eq!(self.run().unwrap(), want);
     }
 

@@ -71,19 +71,16 @@ pub fn all() -> Vec<Probe> {
         Ok(found) => probe("sk_skb programs", true, yes_no(found), String::new(), NEEDS_KERNEL),
         Err(error) => unknown("sk_skb programs", true, &error),
     });
-    for (name, helper, needed) in [
-        ("helper bpf_sk_redirect_map", BpfHelper::BPF_FUNC_sk_redirect_map, true),
-        ("helper bpf_skc_to_tcp_sock", BpfHelper::BPF_FUNC_skc_to_tcp_sock, true),
-        ("helper bpf_skb_pull_data", BpfHelper::BPF_FUNC_skb_pull_data, true),
-        ("helper bpf_ktime_get_coarse_ns", BpfHelper::BPF_FUNC_ktime_get_coarse_ns, true),
-        ("helper bpf_loop", BpfHelper::BPF_FUNC_loop, false),
+    for (name, helper) in [
+        ("helper bpf_sk_redirect_map", BpfHelper::BPF_FUNC_sk_redirect_map),
+        ("helper bpf_skc_to_tcp_sock", BpfHelper::BPF_FUNC_skc_to_tcp_sock),
+        ("helper bpf_skb_pull_data", BpfHelper::BPF_FUNC_skb_pull_data),
+        ("helper bpf_ktime_get_coarse_ns", BpfHelper::BPF_FUNC_ktime_get_coarse_ns),
+        ("helper bpf_loop", BpfHelper::BPF_FUNC_loop),
     ] {
         probes.push(match is_helper_supported(ProgramType::SkSkb, helper) {
-            Ok(found) => {
-                let detail = if needed { "" } else { "for following frames, a later version" };
-                probe(name, needed, yes_no(found), detail.into(), NEEDS_KERNEL)
-            }
-            Err(error) => unknown(name, needed, &error),
+            Ok(found) => probe(name, true, yes_no(found), String::new(), NEEDS_KERNEL),
+            Err(error) => unknown(name, true, &error),
         });
     }
     probes.extend(object());
