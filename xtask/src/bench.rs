@@ -31,6 +31,11 @@ const GATEWAY: Marks = Marks {
     end: "<!-- end of the newest run of the gateway -->",
 };
 
+const SUPERVISION: Marks = Marks {
+    begin: "<!-- newest run: written by `cargo xtask bench --supervision --publish` -->",
+    end: "<!-- end of the newest run of supervision -->",
+};
+
 /// Runs the benchmark with further arguments for `wsproxy-bench run`.
 pub fn main(quick: bool, publish: bool, arguments: &[String]) -> Result<()> {
     build()?;
@@ -53,6 +58,18 @@ pub fn gateway(quick: bool, publish: bool, arguments: &[String]) -> Result<()> {
     }
     let report = read(&shell::root().join(OUT).join("gateway.md"))?;
     put(&shell::root().join(BENCHMARKS), &GATEWAY, &report)
+}
+
+/// Measures what following frames and pings cost, with further arguments for
+/// `wsproxy-bench supervision`.
+pub fn supervision(quick: bool, publish: bool, arguments: &[String]) -> Result<()> {
+    build()?;
+    run(bench("supervision"), quick, arguments)?;
+    if !publish {
+        return Ok(());
+    }
+    let report = read(&shell::root().join(OUT).join("supervision.md"))?;
+    put(&shell::root().join(BENCHMARKS), &SUPERVISION, &report)
 }
 
 fn build() -> Result<()> {

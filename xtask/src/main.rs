@@ -69,13 +69,18 @@ enum Command {
         /// A few small scenarios, once
         #[arg(long)]
         quick: bool,
-        /// Put the run into docs/BENCHMARKS.md and, unless it is that of `--gateway`, the README
+        /// Put the run into docs/BENCHMARKS.md and, unless it is that of `--gateway` or
+        /// `--supervision`, the README
         #[arg(long, conflicts_with_all = ["quick", "instructions"])]
         publish: bool,
         /// Measure handshakes, plain requests and idle sessions beside nginx instead, with and
         /// without TLS; the report is target/bench/gateway.md
         #[arg(long, conflicts_with = "instructions")]
         gateway: bool,
+        /// Measure instead what following frames and pings cost, and how even a drain is; the
+        /// report is target/bench/supervision.md
+        #[arg(long, conflicts_with_all = ["instructions", "gateway"])]
+        supervision: bool,
         /// Count the instructions of the pure parts under callgrind instead, and compare them
         /// with the committed counts
         #[arg(long, conflicts_with = "quick")]
@@ -113,6 +118,9 @@ fn main() -> ExitCode {
         Command::Bench { instructions: true, update, .. } => bench::instructions(update),
         Command::Bench { gateway: true, quick, publish, arguments, .. } => {
             bench::gateway(quick, publish, &arguments)
+        }
+        Command::Bench { supervision: true, quick, publish, arguments, .. } => {
+            bench::supervision(quick, publish, &arguments)
         }
         Command::Bench { quick, publish, arguments, .. } => bench::main(quick, publish, &arguments),
         Command::Test { long, torture_seconds } => {

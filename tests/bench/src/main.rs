@@ -14,6 +14,7 @@ use wsproxy_bench::{
     place::Topology,
     pure, report,
     run::{self, Plan},
+    supervision,
     upstream::Upstream,
 };
 
@@ -32,6 +33,8 @@ enum Command {
     /// Measure wsproxy beside nginx in handshakes, plain requests and idle sessions, with and
     /// without TLS; needs root
     Gateway(GatewayArguments),
+    /// Measure what following frames and pings cost, and how even a drain is; needs root
+    Supervision(SupervisionArguments),
     /// Count the instructions of the pure parts under callgrind and compare them with the
     /// committed counts
     Instructions {
@@ -126,11 +129,28 @@ struct GatewayArguments {
     out: PathBuf,
 }
 
+#[derive(Args)]
+struct SupervisionArguments {
+    /// Short and with few sessions: shows that everything works, not how fast it is
+    #[arg(long)]
+    quick: bool,
+    /// Rounds of the throughput with frames followed and not
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// The wsproxy under test [default: the one beside this program]
+    #[arg(long)]
+    wsproxy: Option<PathBuf>,
+    /// Where the results go
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+}
+
 fn main() -> ExitCode {
     let _in_force = wsproxy::limits::raise_descriptors(0);
     let done = match Cli::parse().command {
         Command::Run(arguments) => run(arguments),
         Command::Gateway(arguments) => gateway(arguments),
+        Command::Supervision(arguments) => supervision(arguments),
         Command::Instructions { update } => instructions::run(update),
         Command::Pure { name } => pure::run(&name),
         Command::Upstream { listen } => Upstream::start(listen).map(Upstream::join),
@@ -215,5 +235,27 @@ fn gateway(arguments: GatewayArguments) -> Result<()> {
     // Numbers are no failure, a contender that could not be measured is one.
     let failures = result.measured.iter().map(|measured| measured.failures.len()).sum::<usize>();
     ensure!(failures == 0, "{failures} measurements failed: see above");
+    Ok(())
+}
+
+fn supervision(arguments: SupervisionArguments) -> Result<()> {
+    let quick = arguments.quick;
+    std::fs::create_dir_all(&arguments.out)?;
+    let seconds = |full: u64, quickly: u64| Duration::from_secs(if quick { quickly } else { full });
+    let plan = supervision::Plan {
+        rounds: if quick { 1 } else { arguments.rounds },
+        measured: Duration::from_millis(if quick { 300 } else { 2000 }),
+        sessions: if quick { 100 } else { 8000 },
+        interval: seconds(10, 1),
+        watched: seconds(30, 2),
+        drained: if quick { 100 } else { 5000 },
+        window: seconds(10, 2),
+        wsproxy: std::path::absolute(arguments.wsproxy.map_or_else(run::wsproxy, Ok)?)?,
+        folder: std::path::absolute(arguments.out.join("supervision"))?,
+    };
+    let report = supervision::run(&plan)?;
+    let path = arguments.out.join("supervision.md");
+    std::fs::write(&path, &report)?;
+    println!("{report}\nalso in {}", path.display());
     Ok(())
 }

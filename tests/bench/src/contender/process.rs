@@ -60,6 +60,15 @@ impl Process {
         Ok(())
     }
 
+    /// Asks it to end, and does not wait.
+    ///
+    /// # Errors
+    /// It has ended already.
+    pub fn end(&self) -> Result<()> {
+        let id = rustix::process::Pid::from_child(&self.child);
+        Ok(rustix::process::kill_process(id, rustix::process::Signal::TERM)?)
+    }
+
     /// It and the children of it.
     #[must_use]
     pub fn all(&self) -> Vec<u32> {
