@@ -225,7 +225,7 @@ pub const KEYS: &[Key] = &[
     key("timeouts", "upstream_answer", Duration, "\"30s\"", "`1ms` to `30d`", "an upstream that has not sent its whole answer head by then is closed; the client is answered 504. A plain request is given up before that (499) when its client resets the connection, or 5 s after it has ended its side of it"),
     key("timeouts", "idle", Duration, "\"1h\"", "`1ms` to `30d`, or `\"off\"`", "a session in which nothing moved in either direction for so long is closed, and so is a plain answer that pauses for so long; `\"off\"`: never"),
     key("timeouts", "half_closed", Duration, "\"60s\"", "`1ms` to `30d`, or `\"off\"`", "a session of which one side has ended its direction, and in which nothing moved for so long since, is closed"),
-    key("timeouts", "drain", Duration, "\"10s\"", "`1ms` to `30d`", "sessions still open so long after SIGTERM are cut off and wsproxy exits; how they are told to go before that: `drain`"),
+    key("timeouts", "drain", Duration, "\"10s\"", "`1ms` to `30d`", "a session that is being closed (at a stop, by an operator, by a time limit, with its server) and has not answered the Close frame and ended so long after it is cut off; a stop takes `drain.window` and this at most"),
     key("timeouts", "keepalive", Duration, "\"60s\"", "`1s` to `9h`, whole seconds, or `\"off\"`", "a connection silent for so long is probed by TCP, on both sockets; one that does not answer is closed as broken; `\"off\"`: no probes"),
     key("timeouts", "user_timeout", Duration, "\"60s\"", "`1s` to `24d`, or `\"off\"`", "a connection whose sent data stays unacknowledged, or whose receiver keeps its window shut, for so long is closed as broken (`TCP_USER_TIMEOUT`); `\"off\"`: when the kernel gives up resending"),
     //

@@ -20,7 +20,7 @@ use std::{
     fmt, io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -227,6 +227,9 @@ pub(crate) struct Shared {
     pub(crate) entered: AtomicU64,
     /// ns that directions of sessions in the kernel were in user space.
     pub(crate) diverted_ns: [AtomicU64; 2],
+    /// What peers are told when a time limit ends their session, and over how long the sessions of
+    /// a server that was taken out are closed.
+    closing: RwLock<(Farewell, Duration)>,
     /// Frames of sessions whose place has another one now.
     folded: Mutex<[Counts; 2]>,
 }
@@ -237,6 +240,15 @@ impl Shared {
         let mut folded = self.folded.lock().unwrap_or_else(PoisonError::into_inner);
         folded[side].add(&record.cursor().counts);
         record.set_cursor(&FrameCursor::default());
+    }
+
+    /// What peers are told when a time limit ends their session.
+    pub(crate) fn farewell(&self) -> Farewell {
+        self.closing.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    fn window(&self) -> Duration {
+        self.closing.read().unwrap_or_else(PoisonError::into_inner).1
     }
 
     fn counts(&self) -> [Counts; 2] {
@@ -309,6 +321,7 @@ impl Datapath {
         let workers = options.workers.max(1);
         let shared = Arc::new(Shared {
             slots: SlotPool::start(slots, options.max_sessions, kernel.is_some())?,
+            closing: RwLock::new((options.farewell.clone(), options.window)),
             options,
             table,
             kernel,
@@ -425,6 +438,12 @@ impl Datapath {
         self.sessions().into_iter().find(|s| s.meta.local == local)
     }
 
+    /// From now on these stand in the place of [`Options::farewell`] and [`Options::window`].
+    pub fn set_closing(&self, farewell: Farewell, window: Duration) {
+        let mut closing = self.shared.closing.write().unwrap_or_else(PoisonError::into_inner);
+        *closing = (farewell, window);
+    }
+
     /// Pings both sides of these sessions now, whatever they have said lately; not those whose
     /// frames are not followed, or which are about to end.
     pub fn ping(&self, which: &Which) {
@@ -433,12 +452,12 @@ impl Datapath {
         }
     }
 
-    /// Closes these sessions in order, one by one over `window` (or [`Options::window`]), as
+    /// Closes these sessions in order, one by one over `window` (without one, [`Options::window`]), as
     /// [`Self::drain`] does, with `why` in their log lines; a reset for what is left of each
     /// after [`Options::drain`].
     pub fn close(&self, which: &Which, why: Ending, farewell: &Farewell, window: Option<Duration>) {
         let order = CloseOrder { why, farewell: farewell.clone() };
-        let window = window.unwrap_or(self.shared.options.window);
+        let window = window.unwrap_or_else(|| self.shared.window());
         for engine in &self.engines {
             engine.close(which, &order, window);
         }

@@ -415,6 +415,8 @@ impl Running {
         let opened = listeners.prepare(&setup)?;
         setup.start(&gateway.datapath).await;
         gateway.setup.store(Arc::clone(&setup));
+        let drain = &setup.config.drain;
+        gateway.datapath.set_closing(supervision::farewell(drain), supervision::window(drain));
         listeners.apply(gateway, &setup, opened);
         gateway.metrics.reloads.with_label_values(&["ok"]).inc();
         Ok(())
@@ -506,9 +508,6 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("limits.relay_buffer", old.limits.relay_buffer != new.limits.relay_buffer),
         ("timeouts.idle", old.timeouts.idle != new.timeouts.idle),
         ("timeouts.drain", old.timeouts.drain != new.timeouts.drain),
-        ("drain.code", old.drain.code != new.drain.code),
-        ("drain.reason", old.drain.reason != new.drain.reason),
-        ("drain.window", old.drain.window != new.drain.window),
     ];
     changes.into_iter().filter(|(_, changed)| *changed).map(|(what, _)| what).collect()
 }

@@ -303,8 +303,7 @@ impl Engine {
                 continue;
             }
             if let Some(why) = session.is_due(&shared, clock, now) {
-                let farewell = &shared.options.farewell;
-                self.close(slot, why, [farewell; 2], clock + shared.options.drain, now);
+                self.close(slot, why, [&shared.farewell(); 2], clock + shared.options.drain, now);
                 continue;
             }
             if session.is_time_to_enter(&shared, batches, now) {
