@@ -367,6 +367,9 @@ fn close_says_why_to_both_sides(mode: Mode) {
     let Some(bench) = Bench::start(options(mode)) else { return };
     let mut ends = open(&bench, terms(PLAN));
     ends.greet();
+    let shown = bench.datapath.sessions_with_tcp().pop().unwrap();
+    assert!(shown.tcp.iter().all(|view| view.is_some_and(|view| view.rtt_us > 0)), "{shown:?}");
+    assert!(bench.datapath.sessions()[0].tcp.iter().all(Option::is_none));
     close_all(&bench, &Farewell::new(1012, "back soon"));
     let told = Some((1012, "back soon".to_owned()));
     assert_eq!(ends.to_client.frame().unwrap().close(), told);

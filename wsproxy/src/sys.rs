@@ -166,8 +166,16 @@ const TCPI_BYTES_ACKED: usize = 120;
 /// # Errors
 /// What `getsockopt(2)` says; `Unsupported` from a kernel before 4.1.
 pub fn tcp_bytes_acked(socket: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut info = [0u8; TCPI_BYTES_ACKED + 8];
-    let mut len = info.len() as libc::socklen_t;
+    let info = tcp_info::<{ TCPI_BYTES_ACKED + 8 }>(socket)?;
+    let mut acked = [0u8; 8];
+    acked.copy_from_slice(&info[TCPI_BYTES_ACKED..]);
+    Ok(u64::from_ne_bytes(acked))
+}
+
+/// The first `N` bytes of `TCP_INFO`.
+fn tcp_info<const N: usize>(socket: BorrowedFd<'_>) -> io::Result<[u8; N]> {
+    let mut info = [0u8; N];
+    let mut len = N as libc::socklen_t;
     // SAFETY: the buffer is writable for `len` bytes; the kernel writes at most that.
     let result = unsafe {
         libc::getsockopt(
@@ -181,12 +189,43 @@ pub fn tcp_bytes_acked(socket: BorrowedFd<'_>) -> io::Result<u64> {
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    if (len as usize) < info.len() {
+    if (len as usize) < N {
         return Err(io::ErrorKind::Unsupported.into());
     }
-    let mut acked = [0u8; 8];
-    acked.copy_from_slice(&info[TCPI_BYTES_ACKED..]);
-    Ok(u64::from_ne_bytes(acked))
+    Ok(info)
+}
+
+/// What TCP itself knows of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpView {
+    /// Smoothed round trip, in us (`tcpi_rtt`).
+    pub rtt_us: u32,
+    /// Segments that were sent again since the connection began (`tcpi_total_retrans`).
+    pub retransmissions: u32,
+    /// Bytes that wait for their first sending (`tcpi_notsent_bytes`).
+    pub unsent: u32,
+}
+
+/// TCP's own view of a connection, out of `TCP_INFO`.
+///
+/// # Errors
+/// What `getsockopt(2)` says: the socket is no TCP socket; `Unsupported` from a kernel before 4.6.
+pub fn tcp_view(socket: BorrowedFd<'_>) -> io::Result<TcpView> {
+    /// Offsets in `struct tcp_info` (`include/uapi/linux/tcp.h`).
+    const RTT: usize = 68;
+    const TOTAL_RETRANS: usize = 100;
+    const NOTSENT_BYTES: usize = 144;
+    let info = tcp_info::<{ NOTSENT_BYTES + 4 }>(socket)?;
+    let word = |at: usize| {
+        let mut word = [0; 4];
+        word.copy_from_slice(&info[at..at + 4]);
+        u32::from_ne_bytes(word)
+    };
+    Ok(TcpView {
+        rtt_us: word(RTT),
+        retransmissions: word(TOTAL_RETRANS),
+        unsent: word(NOTSENT_BYTES),
+    })
 }
 
 /// Whether the connection is in state ESTABLISHED: `TCP_INFO.tcpi_state`, its first byte.

@@ -39,7 +39,8 @@ pub(super) async fn answer(
         "sessions" => {
             // Asking the threads that own them blocks.
             let control = control.clone();
-            let asked = tokio::task::spawn_blocking(move || control.sessions()).await;
+            let with_tcp = given("tcp").is_some_and(|tcp| tcp == "1");
+            let asked = tokio::task::spawn_blocking(move || control.sessions(with_tcp)).await;
             asked.map_err(|error| NoSuch(error.to_string()))
         }
         "servers" => match (given("order"), given("server")) {

@@ -35,6 +35,9 @@ pub enum Ask {
     },
     /// List the sessions of a running wsproxy
     Sessions {
+        /// With TCP's own view of each side: round trip, retransmissions, unsent bytes (in JSON)
+        #[arg(long, requires = "json")]
+        tcp: bool,
         /// Which one
         #[command(flatten)]
         to: Where,
@@ -102,7 +105,7 @@ impl Ask {
     fn to(&self) -> &Where {
         match self {
             Self::Status { to }
-            | Self::Sessions { to }
+            | Self::Sessions { to, .. }
             | Self::Upstreams { to }
             | Self::Drain { to, .. }
             | Self::Disable { to, .. }
@@ -120,6 +123,7 @@ impl Ask {
         };
         match self {
             Self::Status { .. } => get("status"),
+            Self::Sessions { tcp: true, .. } => get("sessions?tcp=1"),
             Self::Sessions { .. } => get("sessions"),
             Self::Upstreams { .. } => get("upstreams"),
             Self::Drain { server: Some(server), .. } => order("drain", server),

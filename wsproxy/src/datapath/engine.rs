@@ -211,10 +211,10 @@ impl Engine {
             match command {
                 Command::Adopt(place, handover) => self.adopt(place, *handover, now),
                 Command::Given(direction, generation) => self.given(direction, generation, now),
-                Command::List(sender) => {
+                Command::List(tcp, sender) => {
                     let all = self.sessions.iter().flatten();
                     // Nobody listens any more: nothing to do.
-                    let _ = sender.send(all.map(|s| s.info(&self.shared, now)).collect());
+                    let _ = sender.send(all.map(|s| s.info(&self.shared, now, tcp)).collect());
                 }
                 Command::Ping(which) => self.ping(|meta| which(meta), now),
                 Command::Close(which, order, window) => {

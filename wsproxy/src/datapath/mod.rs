@@ -429,7 +429,17 @@ impl Datapath {
     /// The running sessions, as the engines see them.
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionInfo> {
-        self.engines.iter().flat_map(EngineHandle::sessions).collect()
+        self.list(false)
+    }
+
+    /// The same, with TCP's own view of their sockets: two system calls a session.
+    #[must_use]
+    pub fn sessions_with_tcp(&self) -> Vec<SessionInfo> {
+        self.list(true)
+    }
+
+    fn list(&self, tcp: bool) -> Vec<SessionInfo> {
+        self.engines.iter().flat_map(|engine| engine.sessions(tcp)).collect()
     }
 
     /// The session whose connection to the upstream leaves from `local`.

@@ -5,6 +5,7 @@ use std::{io, time::Duration};
 use wsproxy_common::cursor::Counts;
 
 use super::{Companion, Path, SessionMeta, session::CLIENT};
+use crate::sys::TcpView;
 
 /// Who ended a session, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +212,8 @@ pub struct SessionInfo {
     pub diversions: u32,
     /// Why it is being closed.
     pub closing: Option<Ending>,
+    /// TCP's own view of each side; `None`: not asked for, or no TCP socket.
+    pub tcp: [Option<TcpView>; 2],
 }
 
 /// Told of what happens, on the datapath's own threads: be quick.

@@ -9,7 +9,10 @@ use tokio::sync::{mpsc, oneshot};
 use wsproxy_common::cursor::close_code_may_travel;
 
 use super::{Gateway, supervision, upstreams::Order};
-use crate::datapath::{Ending, Farewell, FrameState, MOST_REASON, Path, SessionInfo, Which};
+use crate::{
+    datapath::{Ending, Farewell, FrameState, MOST_REASON, Path, SessionInfo, Which},
+    sys::TcpView,
+};
 
 /// Most sessions that are listed at a time.
 const MOST_LISTED: usize = 10_000;
@@ -99,14 +102,17 @@ impl Control {
         Value::Array(groups.collect())
     }
 
-    /// The running sessions, the longest first. Asks the threads that own them: may take 2 s.
+    /// The running sessions, the longest first, with TCP's own view of them if wanted. Asks the
+    /// threads that own them: may take 2 s.
     #[must_use]
-    pub fn sessions(&self) -> Value {
-        let mut sessions = self.gateway.datapath.sessions();
+    pub fn sessions(&self, with_tcp: bool) -> Value {
+        let datapath = &self.gateway.datapath;
+        let mut sessions =
+            if with_tcp { datapath.sessions_with_tcp() } else { datapath.sessions() };
         sessions.sort_by_key(|session| session.meta.id);
         let total = sessions.len();
         let listed = sessions.into_iter().take(MOST_LISTED).map(|session| {
-            json!({
+            let mut shown = json!({
                 "id": session.meta.id,
                 "client": session.meta.client.to_string(),
                 "upstream": &*session.meta.upstream,
@@ -126,7 +132,12 @@ impl Control {
                 "ping_rtt_us_upstream": session.ping_rtt[1].map(|rtt| rtt.as_micros() as u64),
                 "diversions": session.diversions,
                 "closing": session.closing.map(Ending::label),
-            })
+            });
+            if with_tcp {
+                shown["tcp"] =
+                    json!({ "client": tcp(session.tcp[0]), "upstream": tcp(session.tcp[1]) });
+            }
+            shown
         });
         json!({ "total": total, "sessions": listed.collect::<Vec<_>>() })
     }
@@ -210,6 +221,14 @@ impl Control {
 
 fn owner(in_kernel: bool) -> &'static str {
     if in_kernel { "kernel" } else { "relay" }
+}
+
+/// TCP's view of a side; null where there is none.
+fn tcp(view: Option<TcpView>) -> Value {
+    view.map_or(Value::Null, |view| {
+        json!({ "rtt_us": view.rtt_us, "retransmissions": view.retransmissions,
+                "unsent": view.unsent })
+    })
 }
 
 /// Messages of a direction; `None` where they are not counted.

@@ -32,7 +32,8 @@ pub(super) enum Command {
     Adopt(Reservation, Box<Handover>),
     /// A direction was given back, by index, under a generation.
     Given(u32, u64),
-    List(mpsc::SyncSender<Vec<SessionInfo>>),
+    /// Lists the sessions, with TCP's own view of their sockets or without.
+    List(bool, mpsc::SyncSender<Vec<SessionInfo>>),
     /// Pings both sides of these sessions.
     Ping(Which),
     /// Closes these sessions, one by one over so long.
@@ -102,9 +103,9 @@ impl EngineHandle {
         self.mailbox.put(Command::Close(Arc::clone(which), Arc::new(order.clone()), window));
     }
 
-    pub(in crate::datapath) fn sessions(&self) -> Vec<SessionInfo> {
+    pub(in crate::datapath) fn sessions(&self, tcp: bool) -> Vec<SessionInfo> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        self.mailbox.put(Command::List(sender));
+        self.mailbox.put(Command::List(tcp, sender));
         receiver.recv_timeout(LIST_PATIENCE).unwrap_or_default()
     }
 

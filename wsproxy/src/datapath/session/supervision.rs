@@ -13,6 +13,7 @@ use crate::datapath::{
     pings::Step,
     session::precise_ns,
 };
+use crate::sys;
 
 /// What a session wants of its engine after it was looked at.
 pub(in crate::datapath) enum Look {
@@ -150,7 +151,7 @@ impl Session {
     }
 
     /// How the engine shows it.
-    pub(in crate::datapath) fn info(&self, shared: &Shared, now: u64) -> SessionInfo {
+    pub(in crate::datapath) fn info(&self, shared: &Shared, now: u64, tcp: bool) -> SessionInfo {
         let [to_upstream, to_client] = self.moved(shared);
         let cursors = records(shared, self.place.slot()).map(|record| record.cursor());
         let frames = match &self.frames {
@@ -173,6 +174,8 @@ impl Session {
                 .map(|pings| pings.rtt_us().map(|us| Duration::from_micros(us.into()))),
             diversions: self.diversions,
             closing: self.closing.map(|closing| closing.why),
+            tcp: [CLIENT, UPSTREAM]
+                .map(|side| tcp.then(|| sys::tcp_view(self.socket(side)).ok()).flatten()),
         }
     }
 
