@@ -213,7 +213,7 @@ pub const KEYS: &[Key] = &[
     key("route", "add_response_headers", Pairs, "{}", "at most 64, with variables", "headers added to the answer"),
     key("route", "remove_response_headers", List(&Text), "[]", "at most 64", "headers that the client does not get"),
     //
-    key("route.ping", "interval", Duration, "", "`1s` to `1d`, or `\"off\"`; without it, `ping.interval`", "a side that was silent for so long is sent a Ping; `\"off\"`: no pings").such_as("\"30s\""),
+    key("route.ping", "interval", Duration, "", "`10ms` to `1d`, or `\"off\"`; without it, `ping.interval`", "a side that was silent for so long is sent a Ping; `\"off\"`: no pings").such_as("\"30s\""),
     key("route.ping", "timeout", Duration, "", "`100ms` to `1h`; without it, `ping.timeout`", "a side that says nothing for so long after a Ping is dead: the session is closed").such_as("\"10s\""),
     key("route.ping", "upstream", Bool, "", "without it, `ping.upstream`", "servers are pinged too, not only clients").such_as("false"),
     //
@@ -229,7 +229,7 @@ pub const KEYS: &[Key] = &[
     key("timeouts", "keepalive", Duration, "\"60s\"", "`1s` to `9h`, whole seconds, or `\"off\"`", "a connection silent for so long is probed by TCP, on both sockets; one that does not answer is closed as broken; `\"off\"`: no probes"),
     key("timeouts", "user_timeout", Duration, "\"60s\"", "`1s` to `24d`, or `\"off\"`", "a connection whose sent data stays unacknowledged, or whose receiver keeps its window shut, for so long is closed as broken (`TCP_USER_TIMEOUT`); `\"off\"`: when the kernel gives up resending"),
     //
-    key("ping", "interval", Duration, "\"30s\"", "`1s` to `1d`, or `\"off\"`", "a side that was silent for so long is sent a Ping; `\"off\"`: no pings"),
+    key("ping", "interval", Duration, "\"30s\"", "`10ms` to `1d`, or `\"off\"`", "a side that was silent for so long is sent a Ping; `\"off\"`: no pings"),
     key("ping", "timeout", Duration, "\"10s\"", "`100ms` to `1h`", "a side that says nothing for so long after a Ping is dead: the session is closed"),
     key("ping", "upstream", Bool, "false", "", "servers are pinged too, not only clients"),
     //

@@ -19,7 +19,7 @@ const REASON_MAX: usize = 123;
 /// `[ping]` over the defaults, `[route.ping]` over `[ping]`.
 pub(super) fn ping(section: &Section<'_, '_>, otherwise: Ping) -> Ping {
     Ping {
-        interval: section.value("interval", otherwise.interval, off(wait::<1_000, DAY_MS, 1>)),
+        interval: section.value("interval", otherwise.interval, off(wait::<10, DAY_MS, 1>)),
         timeout: section.value("timeout", otherwise.timeout, wait::<100, HOUR_MS, 1>),
         upstream: section.value("upstream", otherwise.upstream, flag),
     }

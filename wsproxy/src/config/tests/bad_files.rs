@@ -133,7 +133,7 @@ fn values_out_of_range() {
         ("timeouts", "drain", &["\"720h1ms\"", "\"off\""]),
         ("timeouts", "keepalive", &["\"999ms\"", "\"1500ms\"", "\"9h1s\""]),
         ("timeouts", "user_timeout", &["\"999ms\"", "\"24d1ms\""]),
-        ("ping", "interval", &["\"999ms\"", "\"24h1ms\"", "\"no\"", "30"]),
+        ("ping", "interval", &["\"9ms\"", "\"24h1ms\"", "\"no\"", "30"]),
         ("ping", "timeout", &["\"99ms\"", "\"1h1ms\"", "\"off\"", "10"]),
         ("ping", "upstream", &["\"yes\"", "1"]),
         ("drain", "window", &["\"0ms\"", "\"1h1ms\"", "10"]),
@@ -196,7 +196,7 @@ fn messages_say_what_was_found_and_expected() {
         ),
         (
             "[ping]\ninterval = \"1ms\"",
-            "w.toml:6:12: ping.interval: too small (found \"1ms\", expected 1s to 1d or \"off\")",
+            "w.toml:6:12: ping.interval: too small (found \"1ms\", expected 10ms to 1d or \"off\")",
         ),
         (
             "[ping]\ntimeout = \"2h\"",

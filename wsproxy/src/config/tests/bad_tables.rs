@@ -48,7 +48,7 @@ fn routes() {
         ),
         (
             "upstream = \"u\"\nping = { interval = \"0s\" }",
-            "w.toml:9:21: route.ping.interval: too small (found \"0s\", expected 1s to 1d or \"off\")",
+            "w.toml:9:21: route.ping.interval: too small (found \"0s\", expected 10ms to 1d or \"off\")",
         ),
         (
             "upstream = \"u\"\nping = { timeout = \"off\" }",

@@ -51,7 +51,7 @@ fn a_route_pings_as_the_file_says_unless_it_says_more() {
         ("", "", default, default),
         (general, "", said, said),
         (general, ROUTE, said, said),
-        (general, "interval = \"1s\"", said, Ping { interval: Some(Wait::of::<1_000>()), ..said }),
+        (general, "interval = \"10ms\"", said, Ping { interval: Some(Wait::of::<10>()), ..said }),
         (general, "interval = \"off\"", said, Ping { interval: None, ..said }),
         (general, "timeout = \"1h\"", said, Ping { timeout: Wait::of::<3_600_000>(), ..said }),
         (general, "upstream = false", said, Ping { upstream: false, ..said }),
