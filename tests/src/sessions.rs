@@ -14,7 +14,7 @@ use std::{
 
 use wsproxy::datapath::{
     ClientSocket, Companion, Datapath, Endpoint, Entry, Farewell, Handover, Mode, Observer,
-    Options, Path, SessionEnd, SessionMeta, Terms, UpstreamSocket,
+    Options, Path, SessionEnd, SessionMeta, Side, Terms, UpstreamSocket,
 };
 
 /// Collects what the datapath tells.
@@ -24,11 +24,17 @@ pub struct Record {
     pub ends: Mutex<Vec<SessionEnd>>,
     /// Reasons of fall-backs.
     pub fallbacks: Mutex<Vec<&'static str>>,
+    /// Sides that were pinged, one by one.
+    pub pinged: Mutex<Vec<Side>>,
 }
 
 impl Observer for Record {
     fn ended(&self, end: &SessionEnd, _: Option<Companion>) {
         self.ends.lock().unwrap().push(end.clone());
+    }
+
+    fn pinged(&self, to: Side) {
+        self.pinged.lock().unwrap().push(to);
     }
 
     fn fell_back(&self, _: &SessionMeta, reason: &'static str, _: &io::Error) {

@@ -49,6 +49,9 @@ over_both!(
     pings_at_random_and_a_drain_in_the_middle,
 );
 
+#[path = "frames/pings.rs"]
+mod pings;
+
 const PLAN: FramePlan =
     FramePlan { ping: None, enforce: false, max_frame: 0, max_message: 0, gone_code: 1014 };
 

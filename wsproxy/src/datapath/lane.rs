@@ -111,6 +111,8 @@ pub struct Lane {
     source_ended: bool,
     /// S broke; no more is read from it.
     source_broke: bool,
+    /// T has got the frame of our own that was inserted last.
+    said_own: bool,
     /// T is told this code when S ends without a Close; 0: T is told nothing.
     gone_code: u16,
     /// The code of the Close that T got from us; 0: none.
@@ -143,6 +145,7 @@ impl Lane {
             bulk: false,
             source_ended: false,
             source_broke: false,
+            said_own: false,
             gone_code: 0,
             told: 0,
             residue,

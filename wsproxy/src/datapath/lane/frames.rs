@@ -27,8 +27,10 @@ impl Lane {
         self.take(record);
     }
 
-    /// Puts a frame of our own between two frames of S. It is not sent when S has said its Close.
+    /// Puts a frame of our own between two frames of S. It is not sent when S has said its Close:
+    /// [`Self::has_said_own`] tells, once [`Self::has_own`] is over.
     pub fn insert(&mut self, record: &SharedDirection, frame: &[u8]) {
+        self.said_own = false;
         if self.state != State::Parting && !self.is_finished() && !self.closing {
             self.framing().add(frame);
             self.take(record);
@@ -39,6 +41,12 @@ impl Lane {
     #[must_use]
     pub fn has_own(&self) -> bool {
         self.framing.as_ref().is_some_and(|framing| framing.has_own())
+    }
+
+    /// T has got the frame that was inserted last.
+    #[must_use]
+    pub fn has_said_own(&self) -> bool {
+        self.said_own
     }
 
     /// S is about to get a Ping with this payload: its answer will be kept from T.
@@ -53,7 +61,7 @@ impl Lane {
         self.framing.as_ref().is_some_and(|framing| framing.awaits())
     }
 
-    /// Whether the answer has come; says so once.
+    /// Whether the last Ping was answered; says so once.
     pub fn take_answer(&mut self, record: &SharedDirection) -> bool {
         let Some(framing) = &mut self.framing else { return false };
         let answered = framing.take_answer();

@@ -117,7 +117,10 @@ impl Lane {
         let shared = self.attachment != Attachment::None;
         while let Some(rest) = framing.due(cursor.at_boundary()) {
             match send(wire, record, rest, shared) {
-                Ok(n) => self.told = framing.took(n, cursor).unwrap_or(self.told),
+                Ok(n) => {
+                    self.told = framing.took(n, cursor).unwrap_or(self.told);
+                    self.said_own |= !framing.has_own();
+                }
                 Err(e) if is_wait(&e) => return Ok(false),
                 Err(e) => return Err(Fault::Target(e)),
             }

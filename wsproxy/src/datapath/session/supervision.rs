@@ -41,11 +41,11 @@ impl Session {
         let other = 1 - side;
         // This lane writes to the other side, a Ping perhaps.
         if self.pings[other].is_waiting() && !self.lanes[side].has_own() {
-            if record.cursor().counts.closes > 0 {
-                self.pings[other].given_up();
-            } else {
+            if self.lanes[side].has_said_own() {
                 self.pings[other].sent(precise_ns());
                 shared.observer.pinged(Side::of(other));
+            } else {
+                self.pings[other].given_up();
             }
         }
         if self.closing.is_none() && self.lanes[side].forbidden() != 0 {
