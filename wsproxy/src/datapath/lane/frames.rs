@@ -196,7 +196,7 @@ impl Lane {
         }
     }
 
-    /// Bytes came from S: to T with them, but for the answer to our Ping.
+    /// Bytes came from S: to T with them, but for the answers to our Pings.
     pub(super) fn receive(
         &mut self,
         wire: &mut impl Wire,
@@ -204,15 +204,21 @@ impl Lane {
         bytes: &[u8],
         now_ns: u64,
     ) -> Result<(), Fault> {
-        let Some(framing) = self.framing.as_mut().filter(|framing| framing.awaits()) else {
-            return self.forward(wire, record, bytes, now_ns);
-        };
-        let parts = framing.sort(record.cursor(), record.rules(), bytes);
-        self.forward(wire, record, parts.first, now_ns)?;
-        if parts.swallowed > 0 && self.attachment != Attachment::None {
-            record.relayed.fetch_add(parts.swallowed as u64, Ordering::SeqCst);
+        // What T has no room for is sorted all the same, so the record's cursor is not asked again.
+        let (mut cursor, rules, mut rest) = (record.cursor(), record.rules(), bytes);
+        while let Some(framing) = self.framing.as_mut().filter(|framing| framing.awaits()) {
+            let parts = framing.sort(cursor, rules, rest);
+            self.forward(wire, record, parts.first, now_ns)?;
+            if parts.swallowed == 0 {
+                return Ok(());
+            }
+            if self.attachment != Attachment::None {
+                record.relayed.fetch_add(parts.swallowed as u64, Ordering::SeqCst);
+            }
+            cursor.advance(parts.first, rules);
+            rest = parts.second;
         }
-        self.forward(wire, record, parts.second, now_ns)
+        self.forward(wire, record, rest, now_ns)
     }
 
     /// S says this after T has got our Close.

@@ -19,14 +19,20 @@ pub struct Framing {
     is_farewell: bool,
     /// T has got it. Follows what S says since, to hear its Close.
     since_farewell: Option<FrameCursor>,
-    /// Payload of the Ping that S was sent and has not answered.
-    awaited: Option<[u8; PING_PAYLOAD]>,
+    /// Payloads of the Pings that S was sent and has not answered, the last one at the end: who
+    /// talks meanwhile is pinged again.
+    awaited: Vec<[u8; PING_PAYLOAD]>,
+    /// The last of them was answered.
     answered: bool,
     /// Bytes of S that may be the begin of that answer.
     held: Vec<u8>,
     /// Enforced rules that S has broken.
     forbidden: u16,
 }
+
+/// Pings whose answers are waited for, at most. A side that has answered none of so many does not
+/// answer the first one any more.
+const MOST_AWAITED: usize = 8;
 
 /// What is to be done with bytes that were read from S.
 pub struct Parts<'a> {
@@ -111,16 +117,19 @@ impl Framing {
 
     /// S was sent a Ping with this payload, or will be in a moment.
     pub fn await_answer(&mut self, payload: [u8; PING_PAYLOAD]) {
-        self.awaited = Some(payload);
+        if self.awaited.len() == MOST_AWAITED {
+            self.awaited.remove(0);
+        }
+        self.awaited.push(payload);
         self.answered = false;
     }
 
     /// An answer is waited for.
     pub fn awaits(&self) -> bool {
-        self.awaited.is_some()
+        !self.awaited.is_empty()
     }
 
-    /// Whether the answer has come; says so once.
+    /// Whether the last Ping was answered; says so once.
     pub fn take_answer(&mut self) -> bool {
         std::mem::take(&mut self.answered)
     }
@@ -136,20 +145,20 @@ impl Framing {
     }
 
     /// Sorts what follows where `cursor` stands, with what is held back in front of it, and holds
-    /// back what may be the begin of the answer.
+    /// back what may be the begin of an answer. Behind an answer there may be another one.
     pub fn sort<'a>(&mut self, cursor: FrameCursor, rules: Rules, bytes: &'a [u8]) -> Parts<'a> {
         let all = Parts { first: bytes, swallowed: 0, second: &[] };
         self.held.clear();
-        let Some(payload) = self.awaited else { return all };
-        match pong::find(cursor, rules, bytes, payload) {
+        match pong::find(cursor, rules, bytes, &self.awaited) {
             pong::Found::Not => all,
             pong::Found::MayBegin(at) => {
                 self.held.extend(&bytes[at..]);
                 Parts { first: &bytes[..at], ..all }
             }
-            pong::Found::At(range) => {
-                self.awaited = None;
-                self.answered = true;
+            pong::Found::At(range, nth) => {
+                // Who answers a Ping answers none that came before it (section 5.5.3).
+                self.awaited.drain(..=nth);
+                self.answered = self.awaited.is_empty();
                 Parts {
                     first: &bytes[..range.start],
                     swallowed: range.len(),
@@ -172,7 +181,7 @@ impl Framing {
     /// Nothing is left to do.
     pub fn is_idle(&self) -> bool {
         self.own.is_empty()
-            && self.awaited.is_none()
+            && self.awaited.is_empty()
             && !self.answered
             && self.held.is_empty()
             && self.since_farewell.is_none()

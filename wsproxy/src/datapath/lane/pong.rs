@@ -1,4 +1,4 @@
-//! Looks for the answer to a Ping of ours in what its receiver says.
+//! Looks for answers to Pings of ours in what its receiver says.
 
 use std::ops::Range;
 
@@ -14,24 +14,32 @@ pub const MOST_HELD: usize = 2 + 4 + PING_PAYLOAD;
 pub enum Found {
     /// Nowhere.
     Not,
-    /// Here, whole.
-    At(Range<usize>),
+    /// Here, whole; which payload it has.
+    At(Range<usize>, usize),
     /// It may begin here; more bytes will tell.
     MayBegin(usize),
 }
 
-/// Looks for a Pong with this payload in `bytes`, which follow where `cursor` stands. A Pong of
-/// another payload answers somebody else, or nobody, and is none of ours.
+/// Looks for a Pong with one of these payloads in `bytes`, which follow where `cursor` stands. A
+/// Pong of another payload answers somebody else, or nobody, and is none of ours.
 #[must_use]
-pub fn find(mut cursor: FrameCursor, rules: Rules, bytes: &[u8], payload: [u8; 8]) -> Found {
+pub fn find(
+    mut cursor: FrameCursor,
+    rules: Rules,
+    bytes: &[u8],
+    payloads: &[[u8; PING_PAYLOAD]],
+) -> Found {
+    if payloads.is_empty() {
+        return Found::Not;
+    }
     let mut at = 0;
     loop {
         at += cursor.advance_to_boundary(&bytes[at..], rules);
         if at == bytes.len() || !cursor.at_boundary() {
             return Found::Not;
         }
-        match answers(&bytes[at..], payload) {
-            Some(Some(len)) => return Found::At(at..at + len),
+        match answers(&bytes[at..], payloads) {
+            Some(Some((len, nth))) => return Found::At(at..at + len, nth),
             Some(None) => return Found::MayBegin(at),
             None => {}
         }
@@ -41,8 +49,9 @@ pub fn find(mut cursor: FrameCursor, rules: Rules, bytes: &[u8], payload: [u8; 8
     }
 }
 
-/// Whether a frame is the answer: its length; `Some(None)` while it is too short to tell.
-fn answers(frame: &[u8], payload: [u8; PING_PAYLOAD]) -> Option<Option<usize>> {
+/// Whether a frame is an answer: its length and which payload it has; `Some(None)` while it is too
+/// short to tell.
+fn answers(frame: &[u8], payloads: &[[u8; PING_PAYLOAD]]) -> Option<Option<(usize, usize)>> {
     if frame[0] != PONG_FIRST_BYTE {
         return None;
     }
@@ -54,15 +63,18 @@ fn answers(frame: &[u8], payload: [u8; PING_PAYLOAD]) -> Option<Option<usize>> {
     let head = if masked { 6 } else { 2 };
     let Some(body) = frame.get(head..head + PING_PAYLOAD) else { return Some(None) };
     let key = if masked { &frame[2..6] } else { &[0; 4][..] };
-    let same = body.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).eq(payload);
-    same.then_some(Some(head + PING_PAYLOAD))
+    let said = |payload: &[u8; PING_PAYLOAD]| {
+        body.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).eq(*payload)
+    };
+    payloads.iter().position(said).map(|nth| Some((head + PING_PAYLOAD, nth)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PAYLOAD: [u8; 8] = *b"whatever";
+    /// The answer to the second one is looked for.
+    const PAYLOADS: &[[u8; 8]] = &[*b"earlier.", *b"whatever"];
     const TEXT: &[u8] = b"\x81\x05hello";
     const ANSWER: &[u8] = b"\x8a\x08whatever";
     const FOREIGN: &[u8] = b"\x8a\x08whatnot!";
@@ -74,7 +86,7 @@ mod tests {
     }
 
     fn found(rules: Rules, bytes: &[u8]) -> Found {
-        find(FrameCursor::default(), rules, bytes, PAYLOAD)
+        find(FrameCursor::default(), rules, bytes, PAYLOADS)
     }
 
     #[test]
@@ -84,7 +96,7 @@ mod tests {
             let bytes = [frame(TEXT), frame(FOREIGN), frame(ANSWER), frame(TEXT)].concat();
             let start = frame(TEXT).len() + frame(FOREIGN).len();
             let range = start..start + frame(ANSWER).len();
-            assert_eq!(found(rules, &bytes), Found::At(range.clone()));
+            assert_eq!(found(rules, &bytes), Found::At(range.clone(), 1));
             for cut in 0..range.end {
                 let expected = if cut <= start { Found::Not } else { Found::MayBegin(start) };
                 // A foreign Pong looks like ours until its last byte.
@@ -103,7 +115,7 @@ mod tests {
         assert_eq!(found(Rules::FROM_SERVER, &inside), Found::Not);
         let mut cursor = FrameCursor::default();
         cursor.advance(b"\x82\x0a", Rules::FROM_SERVER);
-        assert_eq!(find(cursor, Rules::FROM_SERVER, ANSWER, PAYLOAD), Found::Not);
+        assert_eq!(find(cursor, Rules::FROM_SERVER, ANSWER, PAYLOADS), Found::Not);
     }
 
     #[test]
