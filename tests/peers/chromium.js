@@ -8,18 +8,35 @@ const os = require('node:os');
 const path = require('node:path');
 
 const { values: args } = parseArgs({
-  options: { url: { type: 'string' }, screenshot: { type: 'string' }, path: { type: 'string' } },
+  options: {
+    url: { type: 'string' }, screenshot: { type: 'string' }, path: { type: 'string' },
+    answered: { type: 'string' },
+  },
 });
 const TEXTS = [`hello from Chromium ${process.pid}`, 'größe 😀 <b>not bold</b>'];
 const LIMIT_MS = 15_000; // each wait
+const ANSWERS = 5;
 
 // Without these Chromium looks for its maker's hosts at every start; --no-sandbox: we are root.
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
   '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 
+// Until the browser has answered Pings, by the gateway's metrics: pages are not shown any.
+async function answered(metrics) {
+  const late = Date.now() + LIMIT_MS;
+  for (;;) {
+    const text = await (await fetch(metrics)).text();
+    const count = /^wsproxy_ping_seconds_count\{side="client"\} (\d+)$/m.exec(text);
+    if (Number(count?.[1] ?? 0) >= ANSWERS) return;
+    if (Date.now() > late) throw new Error(`not ${ANSWERS} Pings answered within ${LIMIT_MS} ms`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
 async function main() {
   if (!args.url || !args.screenshot) {
-    throw new Error('usage: chromium.js --url URL --screenshot FILE.png [--path kernel|relay]');
+    throw new Error('usage: chromium.js --url URL --screenshot FILE.png ' +
+      '[--path kernel|relay] [--answered METRICS-URL]');
   }
   const profile = fs.mkdtempSync(path.join(os.tmpdir(), 'wsproxy-chromium-'));
   let browser;
@@ -45,6 +62,7 @@ async function main() {
     await page.goto(args.url);
     await page.click('#connect');
     await wait('#state open', () => document.querySelector('#state').textContent.trim() === 'open');
+    if (args.answered) await answered(args.answered);
     for (const text of TEXTS) {
       await page.fill('#message', text);
       await page.click('#send');

@@ -1,11 +1,15 @@
-"""Compares two reports of autobahn.py; prints each difference and exits 1 if there is one."""
+"""Compares two reports of autobahn.py, but for some cases; prints each difference and exits 1 if
+there is one."""
 
 import json
 import sys
 
-if len(sys.argv) != 3:
-    sys.exit("usage: compare.py A.json B.json")
-a, b = (json.load(open(path)) for path in sys.argv[1:])
+if len(sys.argv) < 3:
+    sys.exit("usage: compare.py A.json B.json [CASE...]")
+a, b = (json.load(open(path)) for path in sys.argv[1:3])
+for report in (a, b):
+    for case in sys.argv[3:]:
+        del report["cases"][case]
 differences = [
     f"{key}: {a.get(key)!r} | {b.get(key)!r}"
     for key in sorted((a.keys() | b.keys()) - {"cases"})

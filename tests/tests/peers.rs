@@ -17,12 +17,19 @@ use std::{env, io, process};
 
 #[path = "peers/gateway.rs"]
 mod gateway;
+#[path = "peers/supervised.rs"]
+mod supervised;
 
 const START_LIMIT: Duration = Duration::from_secs(15);
 /// The slowest client took 2.4 s and Autobahn 11 s on two idle cores.
 const CLIENT_LIMIT: Duration = Duration::from_secs(240);
 /// Counters may be gathered a moment after the sessions they count.
 const METRICS_LIMIT: Duration = Duration::from_secs(5);
+/// Both sides of a session are pinged, often. Who answers late on a busy machine is not dead.
+const PINGS: &str = "[ping]\ninterval = \"50ms\"\ntimeout = \"60s\"\nupstream = true\n";
+/// Cases that pause for a second inside a frame: kosoku answers a Ping just there, which RFC 6455
+/// section 5.4 forbids, and so spoils its own frame.
+const ANSWERS_INSIDE_A_FRAME: [&str; 2] = ["6.4.3", "6.4.4"];
 
 #[derive(Clone, Copy, PartialEq)]
 enum Datapath {
@@ -79,11 +86,11 @@ fn sockmap_node_client_node_server() {
 }
 #[test]
 fn relay_autobahn_equals_direct() {
-    autobahn_equals_direct(Datapath::Relay);
+    autobahn_equals_direct(Datapath::Relay, false);
 }
 #[test]
 fn sockmap_autobahn_equals_direct() {
-    autobahn_equals_direct(Datapath::Sockmap);
+    autobahn_equals_direct(Datapath::Sockmap, false);
 }
 
 #[test]
@@ -131,22 +138,26 @@ fn through_proxy(datapath: Datapath, client: Peer, server: Peer) {
     proxy.assert_carried(datapath, &before, sessions);
 }
 
-fn autobahn_equals_direct(datapath: Datapath) {
+/// With `pinged`, both sides of every session are pinged meanwhile: to a case, which counts what
+/// comes, the Pings are not shown, and nothing else is to be different.
+fn autobahn_equals_direct(datapath: Datapath, pinged: bool) {
     let Some(mut bench) = Bench::new(datapath) else {
         return;
     };
     // ws, not websockets: it passes every case (websockets fails 7.1.5, 9.3.1 and others).
     let (_server, upstream) = bench.server(Peer::Node);
-    let proxy = Proxy::start(&bench, datapath, Some(upstream));
+    let pings = if pinged { PINGS } else { "" };
+    let proxy = Proxy::start_with(&bench, datapath, Some(upstream), pings);
     let before = proxy.metrics();
     let report = |name: &str, address| {
         let path = bench.logs.join(name);
         let mut command = bench.python("autobahn.py");
-        let printed = bench.finish(command.arg(url(address)).arg(&path));
+        command.arg(url(address)).arg(&path);
+        let printed = bench.finish(command.args(pinged.then_some("--pinged")));
         let summary: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
-        (path, summary["cases"].as_f64().expect("a number of cases"))
+        (path, ["cases", "pings"].map(|key| summary[key].as_f64().expect("a number")))
     };
-    let (proxied, cases) = report("proxied.json", proxy.listen);
+    let (proxied, [cases, pings]) = report("proxied.json", proxy.listen);
     // Once a process: runners with a process a test make it for each.
     let direct = bench.logs.join("direct.json");
     let made = match &*bench.turn {
@@ -154,8 +165,15 @@ fn autobahn_equals_direct(datapath: Datapath) {
         None => fs::read_to_string(report("direct.json", upstream).0).unwrap(),
     };
     fs::write(&direct, &made).unwrap();
-    bench.finish(bench.python("compare.py").args([&direct, &proxied]));
+    let mut compare = bench.python("compare.py");
+    compare.args([&direct, &proxied]);
+    bench.finish(compare.args(if pinged { &ANSWERS_INSIDE_A_FRAME[..] } else { &[] }));
     proxy.assert_carried(datapath, &before, cases);
+    let sent = |side| total(&proxy.metrics(), "wsproxy_pings_total", &[side]);
+    let (clients, upstreams) = (sent("client"), sent("upstream"));
+    // A case may leave before it has read a Ping.
+    assert!(pings <= clients, "{pings} Pings came, {clients} were sent");
+    assert_eq!([pings, clients, upstreams].map(|pings| pings > 0.0), [pinged; 3]);
     *bench.turn = Some(made);
 }
 
@@ -232,16 +250,15 @@ impl Bench {
 
     /// Runs to the end, asserts exit 0, returns what it printed.
     fn finish(&self, command: &mut Command) -> String {
-        let mut child = Started::new(command, &self.logs);
-        let deadline = Instant::now() + CLIENT_LIMIT;
-        loop {
-            if let Some(status) = child.status() {
-                assert!(status.success(), "{status}: {child}");
-                return child.stdout();
-            }
-            assert!(Instant::now() < deadline, "not done in {CLIENT_LIMIT:?}: {child}");
-            sleep(Duration::from_millis(50));
-        }
+        self.finished(Started::new(command, &self.logs), Started::stdout)
+    }
+
+    /// The same of what runs already, with `look` at what it left behind.
+    fn finished<T>(&self, mut child: Started, look: impl FnOnce(&Started) -> T) -> T {
+        let status = poll(CLIENT_LIMIT, || child.status());
+        let success = status.is_some_and(|status| status.success());
+        assert!(success, "{status:?} within {CLIENT_LIMIT:?}: {child}");
+        look(&child)
     }
 }
 
@@ -255,7 +272,7 @@ impl Drop for Bench {
 
 /// `wsproxy run` in front of an upstream.
 struct Proxy {
-    _process: Started,
+    process: Started,
     listen: SocketAddr,
     admin: SocketAddr,
 }
@@ -263,13 +280,23 @@ struct Proxy {
 impl Proxy {
     /// In front of `upstream`, or of the embedded server.
     fn start(bench: &Bench, datapath: Datapath, upstream: Option<SocketAddr>) -> Proxy {
+        Self::start_with(bench, datapath, upstream, "")
+    }
+
+    /// The same with more in its configuration; there is none for the embedded server.
+    fn start_with(
+        bench: &Bench,
+        datapath: Datapath,
+        upstream: Option<SocketAddr>,
+        more: &str,
+    ) -> Proxy {
         let [listen, admin] = free_addresses();
         let mut command = Command::new(&bench.wsproxy);
         command.arg("run").args(["--datapath", datapath.name()]);
         if upstream.is_some() {
             // What is short-lived here is to go through the kernel all the same.
             let file = bench.logs.join(format!("{}.toml", listen.port()));
-            fs::write(&file, "[datapath]\nsettle = \"off\"\n").unwrap();
+            fs::write(&file, format!("[datapath]\nsettle = \"off\"\n{more}")).unwrap();
             command.arg("--config").arg(file);
         }
         let upstream = upstream.map(|address| ("--upstream", address));
@@ -286,7 +313,7 @@ impl Proxy {
         process.wait_until("listens on both ports", |_| {
             get_metrics(admin).is_ok() && TcpStream::connect(listen).is_ok()
         });
-        Proxy { _process: process, listen, admin }
+        Proxy { process, listen, admin }
     }
 
     fn metrics(&self) -> String {
@@ -295,26 +322,13 @@ impl Proxy {
 
     /// The counters say that the sessions went through here, and by which path.
     fn assert_carried(&self, datapath: Datapath, before: &str, sessions: f64) {
-        let sum = |text: &str, label: &str, name: &str| -> f64 {
-            let of_name = |line: &&str| {
-                line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
-            };
-            text.lines()
-                .filter(of_name)
-                .filter(|line| line.contains(label))
-                // A sample may end with a timestamp: the value is what follows the labels.
-                .filter_map(|line| {
-                    line.rsplit('}').next()?.split_whitespace().find_map(|v| v.parse::<f64>().ok())
-                })
-                .sum()
-        };
         let kernel = r#"datapath="sockmap""#;
         let deadline = Instant::now() + METRICS_LIMIT;
         loop {
             let after = self.metrics();
-            let grown = |label, name| sum(&after, label, name) - sum(before, label, name);
-            let counted = grown("", "wsproxy_sessions_total");
-            let spliced = grown(kernel, "wsproxy_session_bytes_total");
+            let grown = |name, labels| total(&after, name, labels) - total(before, name, labels);
+            let counted = grown("wsproxy_sessions_total", &[]);
+            let spliced = grown("wsproxy_session_bytes_total", &[kernel]);
             let right_path = (spliced > 0.0) == (datapath == Datapath::Sockmap);
             if counted >= sessions && right_path {
                 return;
@@ -396,6 +410,33 @@ fn skip<T>(why: &str) -> Option<T> {
     let name = std::thread::current().name().unwrap_or("?").to_owned();
     let _ = writeln!(io::stderr(), "\n!!! SKIPPED {name}: {why}");
     None
+}
+
+/// The sum of a metric's samples with all these in their labels.
+fn total(metrics: &str, name: &str, labels: &[&str]) -> f64 {
+    let of_name =
+        |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+    metrics
+        .lines()
+        .filter(of_name)
+        .filter(|line| labels.iter().all(|label| line.contains(label)))
+        // A sample may end with a timestamp: the value is what follows the labels.
+        .filter_map(|line| {
+            line.rsplit('}').next()?.split_whitespace().find_map(|v| v.parse::<f64>().ok())
+        })
+        .sum()
+}
+
+/// Looks until there is something, for so long.
+fn poll<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let found = look();
+        if found.is_some() || Instant::now() >= deadline {
+            return found;
+        }
+        sleep(Duration::from_millis(20));
+    }
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -37,7 +37,7 @@ fn certificate(bench: &Bench) -> [String; 2] {
     [certificate, key]
 }
 
-fn listening(server: &mut Started) -> SocketAddr {
+pub(super) fn listening(server: &mut Started) -> SocketAddr {
     let mut port = None;
     server.wait_until("prints LISTENING port", |server| {
         let printed = server.stdout();
