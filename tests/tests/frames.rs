@@ -34,6 +34,7 @@ over_both!(
     a_server_that_does_not_answer_is_dead,
     whoever_talks_is_not_dead,
     half_a_frame_holds_the_ping_back,
+    who_pauses_inside_a_frame_is_not_dead,
     close_says_why_to_both_sides,
     close_waits_for_the_end_of_a_frame,
     close_in_a_frame_that_never_ends_is_a_reset,
@@ -286,6 +287,7 @@ fn a_client_that_does_not_answer_is_dead(mode: Mode) {
     ends.greet();
     let told = ends.to_server.frame().unwrap();
     assert_eq!(told.close(), Some((1001, "the client does not answer".into())));
+    ends.server.write_all(&close(false, 1001, "")).unwrap();
     assert_eq!(ends.to_server.frame(), None);
     ends.server.shutdown(Shutdown::Write).unwrap();
     let end = end_of(&bench);
@@ -309,8 +311,9 @@ fn a_server_that_does_not_answer_is_dead(mode: Mode) {
             break;
         }
     }
+    ends.client.write_all(&close(true, 1011, "")).unwrap();
     assert_eq!(ends.to_client.frame(), None);
-    drop(ends.client);
+    drop((ends.client, ends.to_client));
     let end = end_of(&bench);
     assert_eq!((end.ending, end.codes.to_client), (Ending::DeadPeer, 1011));
 }
@@ -350,6 +353,22 @@ fn half_a_frame_holds_the_ping_back(mode: Mode) {
     };
     assert_eq!(next.payload, [7; 1000]);
     assert!(is_ours(&ends.to_client.frame().unwrap()), "the Ping comes behind it");
+    drop(ends);
+    bench.all_gone();
+}
+
+/// Inside a frame of its own a side may not answer (RFC 6455 section 5.4).
+fn who_pauses_inside_a_frame_is_not_dead(mode: Mode) {
+    let Some(bench) = Bench::start(options(mode)) else { return };
+    let ping = Duration::from_millis(200);
+    let mut ends = open(&bench, pinged(ping, ping, false));
+    ends.greet();
+    let whole = frame(0x82, true, &[5; 1000]);
+    ends.client.write_all(&whole[..500]).unwrap();
+    thread::sleep(Duration::from_millis(1000));
+    assert!(bench.ends().is_empty(), "{:?}", bench.ends());
+    ends.client.write_all(&whole[500..]).unwrap();
+    assert_eq!(ends.to_server.frame().unwrap().payload, [5; 1000]);
     drop(ends);
     bench.all_gone();
 }
@@ -483,8 +502,10 @@ fn a_server_that_leaves_without_a_close(mode: Mode) {
         }
         drop((ends.server, ends.to_server));
         assert_eq!(ends.to_client.frame().unwrap().close(), Some((1014, String::new())));
-        assert_eq!(ends.to_client.frame(), None);
+        // The end comes behind the client's answer.
+        assert_eq!(ends.to_client.frame_within(Duration::from_millis(50)), None);
         ends.client.write_all(&close(true, 1014, "")).unwrap();
+        assert_eq!(ends.to_client.frame(), None);
         drop((ends.client, ends.to_client));
         let end = end_of(&bench);
         let expected = if reset { Ending::UpstreamBroke } else { Ending::UpstreamFinished };

@@ -327,6 +327,7 @@ impl Engine {
                 Progress::Broken { side, error } => {
                     return self.broke(slot, side, error, now);
                 }
+                Progress::Gone { side } => return self.gone(slot, side, now),
                 Progress::Forbidden { side, violations } => {
                     let (why, [client, upstream]) = Session::verdict(side, violations);
                     let deadline = Instant::now() + self.shared.options.drain;

@@ -10,8 +10,10 @@ const EARLY: u64 = 5;
 /// Pings of one side.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pings {
-    /// When the last one was sent; 0: never.
+    /// When the last one was sent, by the coarse clock that stamps bytes; 0: never.
     sent_ns: u64,
+    /// The same by the precise one.
+    exact_ns: u64,
     /// When one was last answered; 0: never.
     answered_ns: u64,
     /// Round trip of the last answer in us; 0: none yet.
@@ -43,7 +45,8 @@ impl Pings {
             return Step::At(now + interval.min(timeout));
         }
         let heard = heard.max(self.answered_ns);
-        if self.open && heard <= self.sent_ns {
+        // A byte in the same tick came after it: before it there was a long silence.
+        if self.open && heard < self.sent_ns {
             let end = self.sent_ns + timeout;
             return if now >= end { Step::Dead } else { Step::At(end) };
         }
@@ -66,9 +69,10 @@ impl Pings {
         self.waiting
     }
 
-    /// It was sent.
-    pub fn sent(&mut self, now: u64) {
-        (self.waiting, self.open, self.sent_ns) = (false, true, now);
+    /// It was sent at `now`, and `exact` by the precise clock.
+    pub fn sent(&mut self, now: u64, exact: u64) {
+        (self.waiting, self.open) = (false, true);
+        (self.sent_ns, self.exact_ns) = (now, exact);
     }
 
     /// It will not be sent: the side has said its Close.
@@ -76,9 +80,9 @@ impl Pings {
         (self.waiting, self.open) = (false, false);
     }
 
-    /// The answer came; its round trip in ns.
-    pub fn answered(&mut self, now: u64) -> u64 {
-        let trip = now.saturating_sub(self.sent_ns);
+    /// The answer came, by both clocks; its round trip in ns.
+    pub fn answered(&mut self, now: u64, exact: u64) -> u64 {
+        let trip = exact.saturating_sub(self.exact_ns);
         self.rtt_us = u32::try_from(trip / 1000).unwrap_or(u32::MAX).max(1);
         self.answered_ns = now;
         self.open = false;
@@ -121,7 +125,7 @@ mod tests {
             matches!(pings.step(&PLAN, 0, 30 * S, 7), Step::At(_)),
             "it waits for a frame's end"
         );
-        pings.sent(9 * S);
+        pings.sent(9 * S, 9 * S);
         assert_eq!(pings.step(&PLAN, 0, 10 * S, 7), Step::At(12 * S));
         assert_eq!(pings.step(&PLAN, 0, 12 * S, 7), Step::Dead);
     }
@@ -129,8 +133,8 @@ mod tests {
     #[test]
     fn an_answer_begins_the_next_interval() {
         let mut pings = Pings::default();
-        pings.sent(9 * S);
-        assert_eq!(pings.answered(9 * S + 250_000), 250_000);
+        pings.sent(9 * S, 9 * S);
+        assert_eq!(pings.answered(9 * S, 9 * S + 250_000), 250_000);
         assert_eq!(pings.rtt_us(), Some(250));
         assert!(matches!(pings.step(&PLAN, 0, 12 * S, 0), Step::At(at) if at >= 17 * S));
         assert_eq!(pings.step(&PLAN, 0, 18 * S, 0), Step::Ping);
@@ -140,7 +144,7 @@ mod tests {
     fn whoever_talks_is_not_pinged_and_not_dead() {
         let mut pings = Pings::default();
         assert!(matches!(pings.step(&PLAN, 99 * S, 100 * S, 0), Step::At(_)));
-        pings.sent(9 * S);
+        pings.sent(9 * S, 9 * S);
         // No answer, but bytes.
         assert!(matches!(pings.step(&PLAN, 11 * S, 12 * S, 0), Step::At(_)));
         assert_eq!(pings.step(&PLAN, 11 * S, 21 * S, 0), Step::Ping);

@@ -93,6 +93,11 @@ pub(super) enum Progress {
         /// How.
         error: io::Error,
     },
+    /// One side ended without a Close, and the other one got ours.
+    Gone {
+        /// [`CLIENT`] or [`UPSTREAM`].
+        side: usize,
+    },
     /// One side broke a rule that is enforced.
     Forbidden {
         /// [`CLIENT`] or [`UPSTREAM`].

@@ -121,6 +121,15 @@ impl Engine {
         }
     }
 
+    /// A side ended without a Close, and the other one was told so.
+    pub(super) fn gone(&mut self, slot: u32, side: usize, now: u64) {
+        let shared = Arc::clone(&self.shared);
+        let Some(session) = self.session(slot) else { return };
+        session.close_after(side, &shared, Instant::now() + shared.options.drain);
+        self.look_at_deadline(slot, now);
+        self.run_lanes(slot, [true; 2], now, false);
+    }
+
     /// Sees to it that a closing session is looked at when its time is over.
     fn look_at_deadline(&mut self, slot: u32, now: u64) {
         if let Some(session) = self.session(slot)

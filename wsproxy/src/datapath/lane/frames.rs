@@ -15,7 +15,7 @@ impl Lane {
         let first = !std::mem::replace(&mut self.closing, true);
         match farewell {
             Some((code, frame)) if first && may_speak(record) && !self.is_finished() => {
-                self.framing().add_close(code, frame, true);
+                self.framing().add_close(code, frame);
             }
             _ if first => {
                 if let Some(framing) = &mut self.framing {
@@ -113,7 +113,7 @@ impl Lane {
         Ok(())
     }
 
-    /// S broke, or is dead: what it has sent goes to T, then this Close, and a FIN. Where S stopped
+    /// S broke, or is dead: what it has sent goes to T, then this Close. Where S stopped
     /// inside a frame, [`Self::run`] says that S broke. False: T can't be told so.
     pub fn source_lost(&mut self, record: &SharedDirection, farewell: (u16, &[u8])) -> bool {
         self.gone_code = 0;
@@ -122,7 +122,7 @@ impl Lane {
         }
         self.source_broke = true;
         self.source_ended = true;
-        self.framing().add_close(farewell.0, farewell.1, false);
+        self.framing().add_close(farewell.0, farewell.1);
         self.take(record);
         true
     }
@@ -139,9 +139,17 @@ impl Lane {
         self.told
     }
 
-    /// T broke: what S says is thrown away.
+    /// S broke after T got our Close.
+    pub fn source_is_gone(&mut self) {
+        self.source_ended = true;
+    }
+
+    /// T broke: what S says is thrown away, once its Close was looked for in it.
     pub fn target_broke(&mut self, record: &SharedDirection) {
         claim(record);
+        if let Some(residue) = self.residue.take() {
+            self.listen(record, &residue.bytes[residue.written..]);
+        }
         if !self.is_finished() {
             self.state = if self.source_ended { State::Ended } else { State::Discarding };
         }
@@ -157,11 +165,8 @@ impl Lane {
         if self.has_said_farewell() {
             self.state = State::Parting;
         } else if self.source_broke {
-            if self.has_own() {
-                // It broke inside a frame.
-                return Err(Fault::Source(io::ErrorKind::ConnectionReset.into()));
-            }
-            self.finish(wire)?;
+            // Its Close would have been said by now: it broke inside a frame.
+            return Err(Fault::Source(io::ErrorKind::ConnectionReset.into()));
         } else if self.forbidden() != 0 {
             if !self.closing {
                 return Ok(Some(Want::Readable));
@@ -178,7 +183,7 @@ impl Lane {
         let between = cursor.at_boundary() && cursor.violations == 0;
         let speaks = code != 0 && may_speak(record) && between && !self.closing;
         if speaks {
-            self.framing().add_close(code, &control_frame::close(code, "", None), false);
+            self.framing().add_close(code, &control_frame::close(code, "", None));
         }
         speaks
     }
@@ -221,10 +226,10 @@ impl Lane {
         self.forward(wire, record, rest, now_ns)
     }
 
-    /// S says this after T has got our Close.
+    /// S says this, and T does not get it.
     pub(super) fn listen(&mut self, record: &SharedDirection, bytes: &[u8]) {
-        if let Some(framing) = &mut self.framing {
-            framing.listen(bytes, record.rules());
+        if is_followed(record) {
+            self.framing().listen(record.cursor(), bytes, record.rules());
         }
     }
 }

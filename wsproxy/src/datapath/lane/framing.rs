@@ -15,10 +15,10 @@ pub struct Framing {
     written: usize,
     /// The code of a Close among them; 0: there is none.
     code: u16,
-    /// That Close is a farewell, behind which T gets nothing more.
-    is_farewell: bool,
-    /// T has got it. Follows what S says since, to hear its Close.
-    since_farewell: Option<FrameCursor>,
+    /// T has got it: it gets nothing more.
+    has_said_farewell: bool,
+    /// Follows what S says and T does not get, to hear its Close.
+    unheard: Option<FrameCursor>,
     /// Payloads of the Pings that S was sent and has not answered, the last one at the end: who
     /// talks meanwhile is pinged again.
     awaited: Vec<[u8; PING_PAYLOAD]>,
@@ -50,12 +50,10 @@ impl Framing {
         self.own.extend(frame);
     }
 
-    /// A Close for T with this code. Nothing of S goes to T behind it if it `is_farewell`;
-    /// otherwise S has nothing more to say.
-    pub fn add_close(&mut self, code: u16, frame: &[u8], is_farewell: bool) {
+    /// A Close for T with this code. Nothing goes to T behind it.
+    pub fn add_close(&mut self, code: u16, frame: &[u8]) {
         self.own.extend(frame);
         self.code = code;
-        self.is_farewell = is_farewell;
     }
 
     /// The rest of the frames for T, if there is one; whether it may go now. What was begun is
@@ -77,8 +75,9 @@ impl Framing {
         if self.written < self.own.len() {
             return None;
         }
-        if self.is_farewell {
-            self.since_farewell = Some(cursor);
+        if self.code != 0 {
+            self.has_said_farewell = true;
+            self.unheard = Some(cursor);
         }
         let code = self.code;
         self.drop_own();
@@ -88,7 +87,7 @@ impl Framing {
     /// The frames for T are given up.
     pub fn drop_own(&mut self) {
         self.own.clear();
-        (self.written, self.code, self.is_farewell) = (0, 0, false);
+        (self.written, self.code) = (0, 0);
     }
 
     /// The frames for T are given up, unless T has a part of one.
@@ -100,19 +99,17 @@ impl Framing {
 
     /// T has got our Close.
     pub fn has_said_farewell(&self) -> bool {
-        self.since_farewell.is_some()
+        self.has_said_farewell
     }
 
-    /// S says this after T got our Close.
-    pub fn listen(&mut self, bytes: &[u8], rules: Rules) {
-        if let Some(cursor) = &mut self.since_farewell {
-            cursor.advance(bytes, rules);
-        }
+    /// S says this, and T does not get it; `cursor` is where S's stream stood when T got the last.
+    pub fn listen(&mut self, cursor: FrameCursor, bytes: &[u8], rules: Rules) {
+        self.unheard.get_or_insert(cursor).advance(bytes, rules);
     }
 
-    /// S's Close came after T got ours.
+    /// S's Close was in what T did not get.
     pub fn has_heard_close(&self) -> bool {
-        self.since_farewell.is_some_and(|cursor| cursor.counts.closes > 0)
+        self.unheard.is_some_and(|cursor| cursor.counts.closes > 0)
     }
 
     /// S was sent a Ping with this payload, or will be in a moment.
@@ -184,7 +181,7 @@ impl Framing {
             && self.awaited.is_empty()
             && !self.answered
             && self.held.is_empty()
-            && self.since_farewell.is_none()
+            && self.unheard.is_none()
             && self.forbidden == 0
     }
 }

@@ -79,8 +79,8 @@ impl Session {
         match (cause, self.closing) {
             (Cause::Failed(_), _) => Ending::Failed,
             (_, Some(closing)) => closing.why,
-            (Cause::Broke { side, .. }, None) if !self.is_gone(*side) => broke(*side),
-            (_, None) => match self.first_finished {
+            (Cause::Broke { side, .. }, None) => broke(*side),
+            (Cause::Finished | Cause::Late, None) => match self.first_finished {
                 Some(UPSTREAM) => Ending::UpstreamFinished,
                 _ => Ending::ClientFinished,
             },
@@ -90,7 +90,8 @@ impl Session {
     /// The side had left in order, and the other one was told so: that it takes nothing any more
     /// is no news.
     fn is_gone(&self, side: usize) -> bool {
-        self.first_finished == Some(side) && self.lanes[side].told() != 0
+        let left = |why| matches!(why, Ending::ClientFinished | Ending::UpstreamFinished);
+        self.lanes[side].told() != 0 && self.closing.is_some_and(|closing| left(closing.why))
     }
 }
 

@@ -40,6 +40,13 @@ impl Session {
             self.close_lost(broke(side), Some(error), deadline);
             return None;
         }
+        if self.lanes[side].is_parting() && self.lost.is_none() {
+            // The other side has got our Close, and is to answer it all the same.
+            self.lost = Some(side);
+            self.lanes[side].source_is_gone();
+            self.lanes[other].target_broke(records(shared, self.place.slot())[other]);
+            return None;
+        }
         let said = self.lanes[side].is_finished() || self.lanes[side].is_parting();
         if !said || self.has_got_all(other) {
             return Some(Cause::Broke { side, error });
@@ -101,6 +108,20 @@ impl Session {
             self.lanes[side].close(records[side], Some((*code, &frame)));
         }
         self.closing = Some(Closing { why, deadline });
+    }
+
+    /// A side has ended without a Close, and the other one was told so: it is to answer by
+    /// `deadline`. What it says meanwhile goes to nobody any more.
+    pub(in crate::datapath) fn close_after(
+        &mut self,
+        side: usize,
+        shared: &Shared,
+        deadline: Instant,
+    ) {
+        let why = if side == CLIENT { Ending::ClientFinished } else { Ending::UpstreamFinished };
+        let other = 1 - side;
+        self.lanes[other].close(records(shared, self.place.slot())[other], None);
+        self.closing.get_or_insert(Closing { why, deadline });
     }
 
     /// A side is lost, and the other one is being told.

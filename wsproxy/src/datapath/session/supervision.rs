@@ -35,14 +35,14 @@ impl Session {
         self.frames.as_ref()?;
         let record = records(shared, self.place.slot())[side];
         if self.lanes[side].take_answer(record) {
-            let trip = self.pings[side].answered(precise_ns());
+            let trip = self.pings[side].answered(now_ns(), precise_ns());
             shared.observer.answered(Side::of(side), Duration::from_nanos(trip));
         }
         let other = 1 - side;
         // This lane writes to the other side, a Ping perhaps.
         if self.pings[other].is_waiting() && !self.lanes[side].has_own() {
             if self.lanes[side].has_said_own() {
-                self.pings[other].sent(precise_ns());
+                self.pings[other].sent(now_ns(), precise_ns());
                 shared.observer.pinged(Side::of(other));
             } else {
                 self.pings[other].given_up();
@@ -50,6 +50,9 @@ impl Session {
         }
         if self.closing.is_none() && self.lanes[side].forbidden() != 0 {
             return Some(Progress::Forbidden { side, violations: self.lanes[side].forbidden() });
+        }
+        if self.closing.is_none() && self.lanes[side].is_parting() {
+            return Some(Progress::Gone { side });
         }
         if self.closing.is_some() { self.part(shared) } else { None }
     }
@@ -97,8 +100,9 @@ impl Session {
         let (mut next, mut run) = (u64::MAX, false);
         let sides: &[usize] = if plan.upstream { &[CLIENT, UPSTREAM] } else { &[CLIENT] };
         for &side in sides {
-            if self.wants[side] == Want::Writable {
-                // It is not read from, since the other side takes nothing: silence says nothing.
+            if self.wants[side] == Want::Writable || !cursors[side].at_boundary() {
+                // It is not read from, since the other side takes nothing, or it is inside a
+                // frame, where it may not answer (RFC 6455 section 5.4): silence says nothing.
                 next = next.min(now + until_next(&plan));
                 continue;
             }
