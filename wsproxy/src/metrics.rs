@@ -9,8 +9,8 @@ use std::{
 };
 
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use self::frames::FrameMetrics;
@@ -62,6 +62,8 @@ struct Live {
     datapath: RwLock<Option<Arc<Datapath>>>,
     counts: RwLock<Option<AskCounts>>,
     sessions: IntGaugeVec,
+    connections: IntGauge,
+    limit: IntGauge,
     started: IntCounter,
     bytes: IntCounterVec,
     diversions: IntCounterVec,
@@ -96,6 +98,7 @@ impl Metrics {
         let registry = Registry::new();
         let r = &registry;
         let counter = |name: &str, help: &str| registered(r, IntCounter::new(name, help));
+        let gauge = |name: &str, help: &str| registered(r, IntGauge::new(name, help));
         let counters = |name: &str, help: &str, labels: &[&str]| {
             registered(r, IntCounterVec::new(Opts::new(name, help), labels))
         };
@@ -167,6 +170,14 @@ impl Metrics {
                         &["datapath"],
                     ),
                 )?,
+                connections: gauge(
+                    "wsproxy_connections",
+                    "Client connections open now, sessions among them.",
+                )?,
+                limit: gauge(
+                    "wsproxy_sessions_limit",
+                    "Client connections and sessions that may be open at a time.",
+                )?,
                 started: counter("wsproxy_sessions_total", "Sessions begun.")?,
                 bytes: counters(
                     "wsproxy_session_bytes_total",
@@ -198,10 +209,22 @@ impl Metrics {
             },
             registry,
         };
-        for ending in Ending::ALL {
-            metrics.session_ends.with_label_values(&[ending.label()]);
-        }
+        metrics.begin_at_zero();
         Ok(metrics)
+    }
+
+    /// Shows counters that alert rules watch before they count anything: `increase()` of
+    /// PromQL does not see the first event of a series that begins with it.
+    fn begin_at_zero(&self) {
+        for ending in Ending::ALL {
+            self.session_ends.with_label_values(&[ending.label()]);
+        }
+        for result in ["ok", "failed"] {
+            self.reloads.with_label_values(&[result]);
+        }
+        for reason in ["descriptors", "memory", "aborted", "other"] {
+            self.accept_errors.with_label_values(&[reason]);
+        }
     }
 
     /// From now on the datapath's own counters are shown too.
@@ -264,6 +287,8 @@ impl Live {
         for path in [Path::Sockmap, Path::Relay] {
             self.sessions.with_label_values(&[path.label()]).set(datapath.live(path));
         }
+        self.connections.set(i64::from(datapath.taken()));
+        self.limit.set(i64::from(datapath.limit()));
         raise(&self.started, datapath.started());
         raise(&self.healed, datapath.healed());
         raise(&self.entered, datapath.entered());
@@ -290,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_metric_is_in_the_documented_table() {
+    fn the_documented_table_has_every_metric_and_no_other() {
         let documented = include_str!("../../docs/METRICS.md");
         let metrics = Metrics::new().unwrap();
         // A family shows only once it has a label.
@@ -311,8 +336,28 @@ mod tests {
         let names: Vec<_> =
             text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
         assert!(names.len() >= 14, "{names:?}");
-        for name in names {
-            assert!(documented.contains(&format!("`{name}`")), "{name} is not in docs/METRICS.md");
+        let rows: Vec<_> = documented
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+            .map(|(name, _)| name)
+            .collect();
+        for name in &names {
+            assert!(rows.contains(name), "{name} is not in docs/METRICS.md");
+        }
+        for row in rows {
+            assert!(names.contains(&row), "{row} of docs/METRICS.md is no metric");
+        }
+    }
+
+    #[test]
+    fn what_alerts_watch_is_there_before_it_happens() {
+        let text = String::from_utf8(Metrics::new().unwrap().text().unwrap()).unwrap();
+        for series in [
+            "wsproxy_session_ends_total{ending=\"dead_peer\"}",
+            "wsproxy_reloads_total{result=\"failed\"}",
+            "wsproxy_accept_errors_total{reason=\"descriptors\"}",
+        ] {
+            assert!(text.contains(&format!("{series} 0\n")), "{series}: {text}");
         }
     }
 

@@ -349,6 +349,19 @@ impl Datapath {
         if self.shared.kernel.is_some() { Path::Sockmap } else { Path::Relay }
     }
 
+    /// Connections and sessions that may be at a time: what the configuration and the limit on
+    /// descriptors allow.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.shared.options.max_sessions
+    }
+
+    /// Places of [`Self::limit`] that are taken now.
+    #[must_use]
+    pub fn taken(&self) -> u32 {
+        self.shared.slots.taken()
+    }
+
     /// Sets a place aside for a session; `None` at the limit.
     #[must_use]
     pub fn reserve(&self) -> Option<Reservation> {
