@@ -12,6 +12,7 @@ use std::{
 use wsproxy::datapath::{
     Ending, Farewell, FramePlan, Frames, Mode, Options, Path, PingPlan, SessionEnd, Terms, Which,
 };
+use wsproxy_common::cursor::{FrameCursor, Rules};
 use wsproxy_tests::{
     frames::{Frame, Reader, Sent, Talk, close, frame, write_in_pieces},
     sessions::{Bench, Dice, Hops, options, wait_for},
@@ -28,6 +29,7 @@ macro_rules! over_both {
 over_both!(
     counts_are_what_was_sent,
     many_tiny_frames_are_counted,
+    nonsense_is_followed_alike_on_every_path,
     pings_go_between_frames_and_answers_to_nobody,
     answers_late_twice_split_and_foreign,
     a_client_that_does_not_answer_is_dead,
@@ -184,6 +186,48 @@ fn many_tiny_frames_are_counted(mode: Mode) {
     drop(ends);
     let end = end_of(&bench);
     assert_eq!(counted(&end, 1).texts, FRAMES as u64 + 2);
+}
+
+/// Frames with bytes changed at random: what the path made of them is what the cursor makes of
+/// them at once, in user space.
+fn nonsense_is_followed_alike_on_every_path(mode: Mode) {
+    let Some(bench) = Bench::start(options(mode)) else { return };
+    let mut by_kernel = 0;
+    for seed in 0..25 {
+        let (mut talk, mut dice) = (Talk::new(seed, true, 400), Dice::new(seed));
+        let mut bytes: Vec<u8> = (0..40).flat_map(|_| talk.message()).collect();
+        for _ in 0..dice.below(12) {
+            let at = dice.below(bytes.len() as u64) as usize;
+            bytes[at] = dice.below(256) as u8;
+        }
+        let Ends { client, mut server, mut to_client, to_server } = open(&bench, terms(PLAN));
+        drop(to_server);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                write_in_pieces(&client, &bytes, &mut dice, 700);
+                client.shutdown(Shutdown::Write).unwrap();
+            });
+            let mut came = Vec::new();
+            std::io::Read::read_to_end(&mut server, &mut came).unwrap();
+            assert!(came == bytes, "seed {seed}: {} of {} bytes", came.len(), bytes.len());
+        });
+        server.write_all(&close(false, 1000, "")).unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(to_client.frame().unwrap().close().unwrap().0, 1000);
+        assert_eq!(to_client.frame(), None);
+        drop((client, server, to_client));
+        let ended = || bench.ends().get(seed as usize).cloned();
+        let end = wait_for(Duration::from_secs(20), ended).expect("an end");
+        let mut expected = FrameCursor::default();
+        expected.advance(&bytes, Rules::FROM_CLIENT);
+        assert_eq!(end.counts.unwrap()[0], expected.counts, "seed {seed}");
+        let found = (end.violations[0], end.codes.of_client);
+        assert_eq!(found, (expected.violations, expected.close_code), "seed {seed}");
+        by_kernel += u64::from(end.to_upstream.kernel > 0);
+    }
+    // Some are over before the sockets are in the kernel.
+    assert!(bench.path == Path::Relay || by_kernel > 10, "{by_kernel} in the kernel");
+    bench.all_gone();
 }
 
 /// The server talks without a pause, the client says nothing but Pongs.
