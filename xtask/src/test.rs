@@ -145,7 +145,8 @@ fn quick_benchmark(kernel: bool) -> Result<Outcome> {
         return Ok(Outcome::Skipped(format!("not installed: {}", missing.join(", "))));
     }
     bench::main(true, false, &[])?;
-    bench::gateway(true, false, &[]).map(|()| Outcome::Passed)
+    bench::gateway(true, false, &[])?;
+    bench::supervision(true, false, &[]).map(|()| Outcome::Passed)
 }
 
 /// A cargo command on the locked release build.
