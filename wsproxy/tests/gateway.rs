@@ -16,6 +16,7 @@ use std::{
 use support::{
     ACCEPT, BINARY, KEY, PATIENCE, Peer, Proxy, Server, TempDir, bpf_ids, complaint, config,
     finish, header, refusing, request, run, sockmap, status, switch, unprivileged, wait_for,
+    ws::{FROM_CLIENT, FROM_SERVER, Frames as _, TEXT, close, frame, parted},
 };
 
 /// A frame as any other bytes: the gateway does not look at them.
@@ -363,11 +364,11 @@ fn an_idle_session_is_closed_and_logged() {
     let server = Server::start();
     let proxy = Proxy::relay(&[server.address], "[timeouts]\nidle = \"1s\"");
     let (mut client, mut upstream) = proxy.session(&server);
-    client.send(FRAME);
-    upstream.expect(FRAME);
-    upstream.send(b"back");
-    client.expect(b"back");
-    assert_eq!((client.rest(), upstream.rest()), (vec![], vec![]));
+    client.send(&frame(TEXT, FROM_CLIENT, b"there"));
+    upstream.expect_frame(TEXT, FROM_CLIENT, b"there");
+    upstream.send(&frame(TEXT, FROM_SERVER, b"back"));
+    client.expect_frame(TEXT, FROM_SERVER, b"back");
+    parted(&mut client, &mut upstream, 1001, "going away");
     let from = client.stream.local_addr().unwrap();
     drop((client, upstream));
     let line = wait_for("the session's line", || proxy.logged("session ended"));
@@ -378,9 +379,11 @@ fn an_idle_session_is_closed_and_logged() {
         "route": "default",
         "datapath": "relay",
         "to_upstream_kernel_bytes": 0,
-        "to_upstream_relay_bytes": FRAME.len(),
+        "to_upstream_relay_bytes": 2 + 4 + 5,
         "to_client_kernel_bytes": 0,
-        "to_client_relay_bytes": 4,
+        "to_client_relay_bytes": 2 + 4,
+        "close_to_client": 1001,
+        "close_to_upstream": 1001,
         "ended_by": "idle_timeout",
         "reset": false,
         "level": "INFO",
@@ -410,42 +413,25 @@ fn sigterm_ends_sessions_in_order() {
     assert_eq!(hear().trim_end(), "READY=1");
     assert_eq!(proxy.get("/readyz").unwrap().0, 200);
     let (mut client, mut upstream) = proxy.session(&server);
-    client.send(FRAME);
+    client.send(&frame(TEXT, FROM_CLIENT, b"last words"));
     proxy.terminate();
     assert_eq!(hear().trim_end(), "STOPPING=1");
-    // FINs behind what was sent, no resets.
-    assert_eq!(upstream.rest(), FRAME);
-    assert_eq!(client.rest(), b"");
-    // Both wait for the peers' own FINs.
+    // Close frames behind what was sent.
+    upstream.expect_frame(TEXT, FROM_CLIENT, b"last words");
+    upstream.expect_close(FROM_CLIENT, 1001, "going away");
+    client.expect_close(FROM_SERVER, 1001, "going away");
     wait_for("not ready any more", || proxy.get("/readyz").ok().filter(|(code, _)| *code == 503));
+    // It waits for the peers' own, each of which is followed by a FIN.
+    client.send(&close(FROM_CLIENT, 1001, ""));
+    assert_eq!(client.rest(), b"");
     assert!(proxy.ended().is_none());
-    assert!(std::net::TcpStream::connect(proxy.address).is_err(), "it still listens");
+    upstream.send(&close(FROM_SERVER, 1001, ""));
+    assert_eq!(upstream.rest(), b"");
     drop((client, upstream));
     assert_eq!(proxy.wait().code(), Some(0));
     let line = wait_for("the session's line", || proxy.logged("session ended"));
     assert_eq!(line["ended_by"], "drained", "{line}");
     assert_eq!(line["reset"], false, "{line}");
-}
-
-#[test]
-fn sigterm_does_not_wait_for_ever() {
-    let server = Server::start();
-    let mut proxy = Proxy::relay(&[server.address], "[timeouts]\ndrain = \"1s\"");
-    let (_client, _upstream) = proxy.session(&server);
-    // A handshake under way, a connection that says nothing, and one at the admin address.
-    let mut half = proxy.connect();
-    half.send(request("").as_bytes());
-    let _asked = server.accept();
-    let _silent = proxy.connect();
-    let _admin = std::net::TcpStream::connect(proxy.admin).unwrap();
-    let began = Instant::now();
-    proxy.terminate();
-    assert_eq!(proxy.wait().code(), Some(0));
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(1 + 3), "it took {took:?}");
-    let line = wait_for("the session's line", || proxy.logged("session ended"));
-    assert_eq!(line["ended_by"], "drained", "{line}");
-    assert_eq!(line["reset"], true, "{line}");
 }
 
 /// A running session's bytes show under `path` within a second.

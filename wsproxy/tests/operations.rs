@@ -22,7 +22,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::{
     BINARY, Peer, Proxy, Server, TempDir, complaint, config, header, request, run, status, switch,
-    wait_for,
+    wait_for, ws::parted,
 };
 use tls_support::{BOTH, End, authority, client_config, curious_config, secure, shown};
 
@@ -218,7 +218,7 @@ fn operators_see_and_steer() {
     let running = Changing::start(&text);
     let socket = running.dir.join("admin.sock");
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
-    let (mut client, _upstream) = opened(&running.proxy, &one);
+    let (mut client, mut upstream) = opened(&running.proxy, &one);
     let sessions = running.json(&["sessions"]);
     assert_eq!(sessions["total"], 1);
     let session = &sessions["sessions"][0];
@@ -247,7 +247,8 @@ fn operators_see_and_steer() {
 
     let id = session["id"].to_string();
     assert!(running.ask(&["close", &id]).status.success());
-    assert_eq!(client.rest(), b"");
+    parted(&mut client, &mut upstream, 1001, "going away");
+    drop((client, upstream));
     running.proxy.wait_metric("wsproxy_session_ends_total{ending=\"closed\"}", |n| n == 1);
     assert!(!running.ask(&["close", "999"]).status.success());
     let people = String::from_utf8(running.ask(&["upstreams"]).stdout).unwrap();

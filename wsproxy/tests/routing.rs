@@ -462,8 +462,8 @@ fn health_checks_find_servers_dead_and_alive() {
     assert_eq!(status(&client.head()), 101);
     drop(server);
     // The session of the dead server is closed, and nobody is sent there.
-    assert_eq!(client.rest(), b"");
-    drop(upstream);
+    support::ws::parted(&mut client, &mut upstream, 1001, "the server is gone");
+    drop((client, upstream));
     let ended =
         proxy.wait_metric("wsproxy_session_ends_total{ending=\"server_dead\"}", |count| count == 1);
     assert_eq!(ended, 1);

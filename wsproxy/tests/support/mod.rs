@@ -439,9 +439,14 @@ pub fn unprivileged(dir: &TempDir) -> Command {
 /// Runs the program over `servers` with the kernel path, which needs root and a kernel that can.
 /// `None`, said loudly, elsewhere; where `CI=true` and `WSPROXY_KERNEL=1` promise both, a panic.
 pub fn sockmap(servers: &[SocketAddr], more: &str) -> Option<Proxy> {
+    sockmap_with(&config(servers, more))
+}
+
+/// The same with a whole configuration.
+pub fn sockmap_with(text: &str) -> Option<Proxy> {
     let dir = TempDir::new();
     let file = dir.join("wsproxy.toml");
-    fs::write(&file, config(servers, more)).unwrap();
+    fs::write(&file, text).unwrap();
     let mut command = Command::new(BINARY);
     command.args(["run", "--datapath", "sockmap", "--config"]).arg(&file);
     match Proxy::spawn(command) {
@@ -472,3 +477,4 @@ pub fn bpf_ids(process: &Path) -> io::Result<Vec<String>> {
 }
 
 pub mod http;
+pub mod ws;

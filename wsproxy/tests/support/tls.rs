@@ -23,7 +23,7 @@ use rustls::{
 };
 use socket2::SockRef;
 
-use crate::support::{PATIENCE, Peer, TempDir};
+use crate::support::{PATIENCE, Peer, TempDir, ws::Frames};
 
 pub type Client = StreamOwned<ClientConnection, TcpStream>;
 pub type Accepted = StreamOwned<ServerConnection, TcpStream>;
@@ -429,6 +429,20 @@ impl End {
     /// Closes with a reset.
     pub fn reset(self) {
         self.link.socket().set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+impl Frames for End {
+    fn send(&mut self, bytes: &[u8]) {
+        End::send(self, bytes);
+    }
+
+    fn take(&mut self, n: usize) -> Vec<u8> {
+        End::take(self, n)
+    }
+
+    fn rest(&mut self) -> Vec<u8> {
+        End::rest(self)
     }
 }
 

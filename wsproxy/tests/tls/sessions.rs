@@ -12,7 +12,10 @@ use rustls::version;
 use crate::{
     bench::{Bench, VARIANTS},
     front::open,
-    support::{BINARY, Proxy, Server, TempDir, request, status, switch, wait_for},
+    support::{
+        BINARY, Proxy, Server, TempDir, request, status, switch, wait_for,
+        ws::{FROM_CLIENT, FROM_SERVER, Frames as _, TEXT, frame, parted},
+    },
     tls_support::{End, client_config, listener_tls, local, pattern, same, secure, shake, text},
 };
 
@@ -160,7 +163,7 @@ fn a_fin_without_a_close_notify_is_an_end() {
 #[test]
 fn a_reset_reaches_the_other_side_as_one() {
     for variant in VARIANTS {
-        let bench = Bench::start(variant, "");
+        let bench = Bench::start(variant, "gone_code = \"off\"");
         for client_first in [true, false] {
             let (mut client, mut upstream) = bench.session();
             client.send(b"ping");
@@ -169,6 +172,30 @@ fn a_reset_reaches_the_other_side_as_one() {
                 if client_first { (client, upstream) } else { (upstream, client) };
             first.reset();
             assert_eq!(second.failure(), ErrorKind::ConnectionReset, "{variant:?}");
+        }
+        bench.ends("client_broke", 1);
+        bench.ends("upstream_broke", 1);
+        bench.running(0);
+    }
+}
+
+/// The client hears of it in a Close frame and gets a close_notify; a server gets the reset.
+#[test]
+fn a_reset_between_frames_is_told_to_the_client() {
+    for variant in VARIANTS {
+        let bench = Bench::start(variant, "");
+        for client_first in [true, false] {
+            let (mut client, mut upstream) = bench.session();
+            upstream.send(&frame(TEXT, FROM_SERVER, b"hello"));
+            client.expect_frame(TEXT, FROM_SERVER, b"hello");
+            if client_first {
+                client.reset();
+                assert_eq!(upstream.failure(), ErrorKind::ConnectionReset, "{variant:?}");
+            } else {
+                upstream.reset();
+                client.expect_close(FROM_SERVER, 1014, "");
+                assert_eq!(client.rest(), b"", "{variant:?}");
+            }
         }
         bench.ends("client_broke", 1);
         bench.ends("upstream_broke", 1);
@@ -261,11 +288,10 @@ fn limits_of_time_close_in_order() {
         ] {
             let bench = Bench::start(variant, more);
             let (mut client, mut upstream) = bench.session();
-            client.send(b"once");
-            upstream.expect(b"once");
+            client.send(&frame(TEXT, FROM_CLIENT, b"once"));
+            upstream.expect_frame(TEXT, FROM_CLIENT, b"once");
             // An end without a close_notify would be an error here.
-            assert_eq!(client.rest(), b"");
-            assert_eq!(upstream.rest(), b"");
+            parted(&mut client, &mut upstream, 1001, "going away");
             drop((client, upstream));
             bench.ends(ending, 1);
             bench.running(0);
@@ -275,18 +301,22 @@ fn limits_of_time_close_in_order() {
 
 #[test]
 fn a_stop_ends_sessions_with_a_close_notify() {
-    for variant in VARIANTS {
-        let bench = Bench::start(variant, "");
+    let unseen = "[route]\nupstream = \"default\"\nframes = false\n";
+    for (variant, more) in VARIANTS.into_iter().flat_map(|v| [(v, ""), (v, unseen)]) {
+        let bench = Bench::start(variant, more);
         let mut sessions: Vec<_> = (0..5).map(|_| bench.session()).collect();
         for (client, upstream) in &mut sessions {
-            client.send(b"there");
-            upstream.expect(b"there");
+            client.send(&frame(TEXT, FROM_CLIENT, b"there"));
+            upstream.expect_frame(TEXT, FROM_CLIENT, b"there");
         }
         bench.running(5);
         bench.proxy.terminate();
         for (client, upstream) in &mut sessions {
-            assert_eq!(client.rest(), b"");
-            assert_eq!(upstream.rest(), b"");
+            if more.is_empty() {
+                parted(client, upstream, 1001, "going away");
+            } else {
+                assert_eq!((client.rest(), upstream.rest()), (Vec::new(), Vec::new()));
+            }
         }
         drop(sessions);
         let Bench { mut proxy, .. } = bench;
