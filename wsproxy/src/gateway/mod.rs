@@ -464,7 +464,11 @@ impl Running {
 
     /// Closes sessions over `drain.window`, each within `timeouts.drain`, stops accepting, and
     /// detaches everything. Nothing of it is left in the kernel afterwards.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
+        // Whoever wants something of the process now is told that it is too late, instead of
+        // waiting for its end.
+        self.orders.close();
+        while self.orders.try_recv().is_ok() {}
         self.drain().await;
         let Self { gateway, listeners, stop, tasks, .. } = self;
         // Nobody listens any more only when all tasks have ended by themselves.
