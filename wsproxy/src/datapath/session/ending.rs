@@ -63,7 +63,9 @@ impl Session {
             }
             .or_else(|| self.error.as_ref().map(ToString::to_string)),
             counts: self.frames.as_ref().map(|_| self.counts(shared)),
-            violations: cursors.map(|cursor| cursor.violations),
+            // The frame that broke an enforced rule did not pass: the cursor stands before it.
+            violations: [CLIENT, UPSTREAM]
+                .map(|side| cursors[side].violations | self.lanes[side].forbidden()),
             codes,
             meta: self.meta,
         };
