@@ -156,7 +156,7 @@ pub const KEYS: &[Key] = &[
     key("upstream", "proxy_protocol", Choice(&["off", "v1", "v2"]), "\"off\"", "", "each connection to a server begins with this PROXY header, which names the client"),
     key("upstream", "transparent", Bool, "false", "", "connect from the client's own address (`IP_TRANSPARENT`); needs CAP_NET_ADMIN or CAP_NET_RAW, and routing, see Transparent connections"),
     key("upstream", "close_dead", Bool, "false", "", "close the sessions of a server that its health check finds dead"),
-    key("upstream", "gone_code", Choice(&["1014", "1001", "off"]), "\"1014\"", "", "a server that ends a session, or breaks it off, without a Close frame: the client gets this code instead of 1006"),
+    key("upstream", "gone_code", Choice(&["1014", "1001", "off"]), "\"1014\"", "", "a server that ends a session, or breaks it off, without a Close frame: the client gets this code instead of 1006, unless it had ended its own side before"),
     key("upstream", "resolve", Duration, "\"30s\"", "`1s` to `30d`", "names of servers are resolved again when their records expire, and at the latest after this; servers that vanish keep their sessions and get no new ones"),
     key("upstream", "tls", Table("upstream.tls"), "", "", "for `wss://` and `https://` servers"),
     key("upstream.tls", "ca", File, "", "without it, the system's authorities", "PEM file with the authorities that vouch for the servers; a server's own certificate in it is trusted as it is, also a self-signed one").such_as("\"/etc/ssl/internal-ca.pem\""),

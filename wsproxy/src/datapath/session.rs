@@ -362,6 +362,11 @@ impl Session {
         }
         if self.lanes[side].is_finished() && self.first_finished.is_none() {
             self.first_finished = Some(side);
+            if side == CLIENT {
+                // Who left first was the client: one that reads no more would answer a Close
+                // with a reset, and the session would look broken.
+                let _ = self.lanes[UPSTREAM].take_gone_code();
+            }
             // The time of a half-closed session is counted from here.
             record.last_activity_ns.store(now, std::sync::atomic::Ordering::Relaxed);
         }
