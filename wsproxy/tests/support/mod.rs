@@ -79,6 +79,8 @@ impl Drop for TempDir {
 pub struct Proxy {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    /// Reads its log, to the end of the program.
+    reader: thread::JoinHandle<()>,
     pub address: SocketAddr,
     pub admin: SocketAddr,
     _dir: Option<TempDir>,
@@ -126,10 +128,10 @@ impl Proxy {
             }
         });
         let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let mut proxy = Self { child, log, address: unknown, admin: unknown, _dir: None };
+        let mut proxy = Self { child, log, reader, address: unknown, admin: unknown, _dir: None };
         let listening = wait_for("it listens, or ends", || {
             proxy.logged("listening").map(Some).or_else(|| {
-                let ended = reader.is_finished() && proxy.child.try_wait().unwrap().is_some();
+                let ended = proxy.reader.is_finished() && proxy.child.try_wait().unwrap().is_some();
                 ended.then_some(None)
             })
         });
@@ -226,9 +228,11 @@ impl Proxy {
         self.child.try_wait().unwrap()
     }
 
-    /// Waits for its end.
+    /// Waits for its end; the log is whole then.
     pub fn wait(&mut self) -> ExitStatus {
-        wait_for("it ends", || self.ended())
+        let status = wait_for("it ends", || self.ended());
+        wait_for("the end of its log", || self.reader.is_finished().then_some(()));
+        status
     }
 
     /// SIGTERM, and an orderly end.
