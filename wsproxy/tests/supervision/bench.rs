@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use crate::{
     support::{
-        BINARY, Proxy, Server, TempDir, complaint, is_root, request, run, sockmap_with, status,
-        switch, wait_for,
+        BINARY, Proxy, Server, TempDir, complaint, request, run, sockmap_with, status, switch,
+        wait_for,
         ws::{FROM_CLIENT, FROM_SERVER, Frames as _, TEXT, frame},
     },
     tls_support::{
@@ -71,9 +71,8 @@ impl Bench {
         let dir = TempDir::new();
         let text = config(carrier, &server, &dir, upstream, more);
         let proxy = match carrier {
-            Carrier::Kernel if !is_root() => sockmap_with(&text)?,
-            Carrier::Kernel => sockmap_with(&text).expect("root has the kernel path"),
-            _ => Proxy::with_file(Command::new(BINARY), &text, "relay"),
+            Carrier::Kernel => sockmap_with(&text)?,
+            Carrier::Relay | Carrier::Tls => Proxy::with_file(Command::new(BINARY), &text, "relay"),
         };
         let tls = server_config(BOTH, local(), None);
         Some(Self { proxy, server, carrier, tls, dir })

@@ -2,7 +2,7 @@
 
 use crate::{
     bench::{Bench, Carrier},
-    support::{run, ws::parted},
+    support::{run, wait_for, ws::parted},
 };
 
 over! {
@@ -87,6 +87,10 @@ fn the_sessions_of_a_server_are_closed(carrier: Carrier) {
     let elsewhere = bench.ask(&["close", "192.0.2.1:9"]);
     assert_eq!(elsewhere.status.code(), Some(1));
     bench.order(&["close", &server]);
+    wait_for("they are shown as what they are until they have answered", || {
+        bench.sessions().iter().all(|session| session["closing"] == "closed").then_some(())
+    });
+    assert_eq!(bench.sessions().len(), 3);
     for ends in &mut all {
         parted(&mut ends.client, &mut ends.server, 1012, "moving");
     }

@@ -1,6 +1,6 @@
 //! A program with TLS on one side or on both, and the two ends of its sessions.
 
-use std::{fs, net::TcpStream, process::Command, sync::Arc};
+use std::{fs, net::TcpStream, process::Command, sync::Arc, thread};
 
 use rustls::{ServerConfig, version};
 
@@ -29,6 +29,17 @@ pub const VARIANTS: [Variant; 4] = [
     Variant { front: true, back: true, versions: TLS12 },
     Variant { front: true, back: true, versions: TLS13 },
 ];
+
+/// Runs a test with each of them at the same time: for one that is mostly waiting.
+pub fn at_once(test: impl Fn(Variant) + Sync) {
+    thread::scope(|scope| {
+        for variant in VARIANTS {
+            let thread = thread::Builder::new().name(format!("{variant:?}"));
+            let test = &test;
+            thread.spawn_scoped(scope, move || test(variant)).unwrap();
+        }
+    });
+}
 
 pub struct Bench {
     pub proxy: Proxy,

@@ -10,7 +10,7 @@ use std::{
 use rustls::version;
 
 use crate::{
-    bench::{Bench, VARIANTS},
+    bench::{Bench, VARIANTS, at_once},
     front::open,
     support::{
         BINARY, Proxy, Server, TempDir, request, status, switch, wait_for,
@@ -281,7 +281,7 @@ fn two_hundred_sessions_at_once_leave_nothing() {
 
 #[test]
 fn limits_of_time_close_in_order() {
-    for variant in VARIANTS {
+    at_once(|variant| {
         for (more, ending) in [
             ("[timeouts]\nidle = \"300ms\"\n", "idle_timeout"),
             ("[route]\nupstream = \"default\"\nlifetime = \"1s\"\n", "lifetime"),
@@ -296,37 +296,43 @@ fn limits_of_time_close_in_order() {
             bench.ends(ending, 1);
             bench.running(0);
         }
-    }
+    });
 }
 
 #[test]
 fn a_stop_ends_sessions_with_a_close_notify() {
-    let unseen = "[route]\nupstream = \"default\"\nframes = false\n";
-    for (variant, more) in VARIANTS.into_iter().flat_map(|v| [(v, ""), (v, unseen)]) {
-        let bench = Bench::start(variant, more);
-        let mut sessions: Vec<_> = (0..5).map(|_| bench.session()).collect();
-        for (client, upstream) in &mut sessions {
-            client.send(&frame(TEXT, FROM_CLIENT, b"there"));
-            upstream.expect_frame(TEXT, FROM_CLIENT, b"there");
+    at_once(|variant| {
+        for frames in [true, false] {
+            let route = format!("[route]\nupstream = \"default\"\nframes = {frames}\n");
+            stops(Bench::start(variant, &route), frames);
         }
-        bench.running(5);
-        bench.proxy.terminate();
-        for (client, upstream) in &mut sessions {
-            if more.is_empty() {
-                parted(client, upstream, 1001, "going away");
-            } else {
-                assert_eq!((client.rest(), upstream.rest()), (Vec::new(), Vec::new()));
-            }
+    });
+}
+
+/// Sessions whose frames are not followed get no Close.
+fn stops(bench: Bench, frames: bool) {
+    let mut sessions: Vec<_> = (0..5).map(|_| bench.session()).collect();
+    for (client, upstream) in &mut sessions {
+        client.send(&frame(TEXT, FROM_CLIENT, b"there"));
+        upstream.expect_frame(TEXT, FROM_CLIENT, b"there");
+    }
+    bench.running(5);
+    bench.proxy.terminate();
+    for (client, upstream) in &mut sessions {
+        if frames {
+            parted(client, upstream, 1001, "going away");
+        } else {
+            assert_eq!((client.rest(), upstream.rest()), (Vec::new(), Vec::new()));
         }
-        drop(sessions);
-        let Bench { mut proxy, .. } = bench;
-        assert!(proxy.wait().success());
-        let ends = proxy.all_logged("session ended");
-        assert_eq!(ends.len(), 5);
-        for end in ends {
-            assert_eq!(end["ended_by"], "drained", "{end}");
-            assert_eq!(end["reset"], false, "{end}");
-        }
+    }
+    drop(sessions);
+    let Bench { mut proxy, .. } = bench;
+    assert!(proxy.wait().success());
+    let ends = proxy.all_logged("session ended");
+    assert_eq!(ends.len(), 5);
+    for end in ends {
+        assert_eq!(end["ended_by"], "drained", "{end}");
+        assert_eq!(end["reset"], false, "{end}");
     }
 }
 
