@@ -210,6 +210,31 @@ fn listeners_come_and_go_with_a_reload() {
     running.proxy.stop();
 }
 
+/// Whatever closes them then: a time limit, an operator, a stop.
+#[test]
+fn a_reload_changes_what_sessions_are_told() {
+    let server = Server::start();
+    let text = |code: u16, reason: &str, idle: &str| {
+        let route = format!("[[route]]\nupstream = \"default\"\nidle = \"{idle}\"\n");
+        let drain = format!("[drain]\nwindow = \"off\"\ncode = {code}\nreason = \"{reason}\"\n");
+        with_socket(&server, &(route + &drain))
+    };
+    let running = Changing::start(&text(1001, "as it was", "1h"));
+    running.write(&text(1012, "as it is", "1s"));
+    assert!(running.ask(&["reload"]).status.success());
+    let (mut client, mut upstream) = opened(&running.proxy, &server);
+    parted(&mut client, &mut upstream, 1012, "as it is");
+    running.write(&text(1012, "as it will be", "1h"));
+    assert!(running.ask(&["reload"]).status.success());
+    let (mut client, mut upstream) = opened(&running.proxy, &server);
+    running.proxy.terminate();
+    parted(&mut client, &mut upstream, 1012, "as it will be");
+    drop((client, upstream));
+    let Changing { mut proxy, .. } = running;
+    assert!(proxy.wait().success());
+    assert!(!proxy.log_text().contains("takes a restart"), "{}", proxy.log_text());
+}
+
 #[test]
 fn operators_see_and_steer() {
     let (one, two) = (Server::start(), Server::start());

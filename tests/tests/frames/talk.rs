@@ -99,12 +99,13 @@ fn pings_at_random_and_a_drain_in_the_middle(mode: Mode) {
                 ]
             })
             .collect();
+        let all_over = bench.ends().len() + SESSIONS;
         let results: Vec<[Heard; 2]> = thread::scope(|scope| {
             let bench = &bench;
             scope.spawn(move || {
                 let began = Instant::now();
                 let all: Which = Arc::new(|_| true);
-                while bench.datapath.live(Path::Relay) + bench.datapath.live(Path::Sockmap) > 0 {
+                while bench.ends().len() < all_over {
                     bench.datapath.ping(&all);
                     thread::sleep(Duration::from_millis(3));
                     if drained && began.elapsed() > Duration::from_millis(700) {
