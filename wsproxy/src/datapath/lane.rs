@@ -103,6 +103,8 @@ pub struct Lane {
     attachment: Attachment,
     /// Send the FIN as soon as S has nothing more at hand, without waiting for its end.
     closing: bool,
+    /// Never to be offered to the kernel again.
+    stays: bool,
     /// Reads that brought bytes.
     reads: u64,
     /// The last read was a long one.
@@ -141,6 +143,7 @@ impl Lane {
             state: State::Relay,
             attachment,
             closing: false,
+            stays: false,
             reads: 0,
             bulk: false,
             source_ended: false,
@@ -167,6 +170,7 @@ impl Lane {
         self.state == State::Relay
             && self.attachment == Attachment::None
             && !self.closing
+            && !self.stays
             && self.framing.as_ref().is_none_or(|framing| framing.forbidden() == 0)
     }
 
@@ -352,7 +356,7 @@ impl Lane {
             self.finish(wire)?;
             return Ok(None);
         }
-        if self.attachment != Attachment::Full {
+        if self.attachment != Attachment::Full || self.stays {
             return Ok(Some(Want::Readable));
         }
         self.offer(record);

@@ -42,10 +42,10 @@ fn leaves_with_a_fin(mut ends: Ends, told: Option<u16>) {
     ends.server.finish();
     if let Some(code) = told {
         ends.client.expect_close(FROM_SERVER, code, "");
-        assert_eq!(ends.client.rest(), b"");
         ends.client.send(&close(FROM_CLIENT, code, "so long"));
         let payload = [&code.to_be_bytes()[..], b"so long"].concat();
         ends.server.expect_frame(CLOSE, FROM_CLIENT, &payload);
+        assert_eq!(ends.client.rest(), b"");
     } else {
         assert_eq!(ends.client.rest(), b"");
     }
@@ -57,6 +57,7 @@ fn leaves_with_a_reset(mut ends: Ends, told: Option<u16>) {
     ends.server.reset();
     if let Some(code) = told {
         ends.client.expect_close(FROM_SERVER, code, "");
+        ends.client.send(&close(FROM_CLIENT, code, ""));
         assert_eq!(ends.client.rest(), b"");
         ends.client.finish();
     } else {

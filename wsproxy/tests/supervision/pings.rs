@@ -106,8 +106,8 @@ fn a_client_that_does_not_answer_is_dead(carrier: Carrier) {
     let Some(bench) = Bench::start(carrier, "", more) else { return };
     let Ends { mut client, mut server } = bench.session();
     server.expect_close(FROM_CLIENT, 1001, "the client does not answer");
-    assert_eq!(server.rest(), b"");
     server.send(&close(FROM_SERVER, 1001, ""));
+    assert_eq!(server.rest(), b"");
     server.finish();
     assert_eq!(client.frame().first, PING);
     assert_eq!(client.failure(), ErrorKind::ConnectionReset);

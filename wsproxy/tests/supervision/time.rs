@@ -84,15 +84,17 @@ fn a_half_closed_session_is_closed(carrier: Carrier) {
 /// A client that does not even answer the Close that stands for its server's.
 fn what_a_leaving_server_leaves_half_closed_is_closed(carrier: Carrier) {
     let more = "[timeouts]\nhalf_closed = \"1s\"\n";
-    let Some(bench) = Bench::start(carrier, "", more) else { return };
+    let Some(bench) = Bench::start(carrier, "gone_code = \"off\"", more) else { return };
     let mut ends = bench.session();
     ends.greet();
     ends.server.finish();
-    ends.client.expect_close(FROM_SERVER, 1014, "");
     assert_eq!(ends.client.rest(), b"");
     ends.server.expect_close(FROM_CLIENT, 1001, "going away");
     assert_eq!(ends.server.rest(), b"");
     drop(ends);
-    bench.ended("half_closed", 1014, Some(1001));
+    bench.ends("half_closed", 1);
+    let line = &bench.lines(1)[0];
+    assert_eq!(line["close_to_upstream"], 1001, "{line}");
+    assert!(line["close_to_client"].is_null(), "{line}");
     bench.proxy.stop();
 }

@@ -14,7 +14,7 @@ use crate::{
     front::open,
     support::{
         BINARY, Proxy, Server, TempDir, request, status, switch, wait_for,
-        ws::{FROM_CLIENT, FROM_SERVER, Frames as _, TEXT, frame, parted},
+        ws::{FROM_CLIENT, FROM_SERVER, Frames as _, TEXT, close, frame, parted},
     },
     tls_support::{End, client_config, listener_tls, local, pattern, same, secure, shake, text},
 };
@@ -194,6 +194,7 @@ fn a_reset_between_frames_is_told_to_the_client() {
             } else {
                 upstream.reset();
                 client.expect_close(FROM_SERVER, 1014, "");
+                client.send(&close(FROM_CLIENT, 1014, ""));
                 assert_eq!(client.rest(), b"", "{variant:?}");
             }
         }

@@ -27,6 +27,12 @@ impl Lane {
         self.take(record);
     }
 
+    /// User space keeps the direction: it listens for S's Close.
+    pub fn stay(&mut self, record: &SharedDirection) {
+        self.stays = true;
+        self.take(record);
+    }
+
     /// Puts a frame of our own between two frames of S. It is not sent when S has said its Close:
     /// [`Self::has_said_own`] tells, once [`Self::has_own`] is over.
     pub fn insert(&mut self, record: &SharedDirection, frame: &[u8]) {

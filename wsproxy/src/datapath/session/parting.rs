@@ -111,7 +111,7 @@ impl Session {
     }
 
     /// A side has ended without a Close, and the other one was told so: it is to answer by
-    /// `deadline`. What it says meanwhile goes to nobody any more.
+    /// `deadline`. Its answer goes on to the side that ended, which may be reading still.
     pub(in crate::datapath) fn close_after(
         &mut self,
         side: usize,
@@ -120,7 +120,7 @@ impl Session {
     ) {
         let why = if side == CLIENT { Ending::ClientFinished } else { Ending::UpstreamFinished };
         let other = 1 - side;
-        self.lanes[other].close(records(shared, self.place.slot())[other], None);
+        self.lanes[other].stay(records(shared, self.place.slot())[other]);
         self.closing.get_or_insert(Closing { why, deadline });
     }
 
