@@ -157,6 +157,15 @@ fn the_live_view_knows_what_the_admin_socket_says_and_no_more() {
 }
 
 #[test]
+fn only_telemetry_names_opentelemetry_and_it_knows_no_gateway() {
+    const TELEMETRY: &str = "wsproxy/src/telemetry";
+    let crates = ["", "_sdk", "_otlp", "_http"].map(|part| format!("opentelemetry{part}"));
+    let crates = crates.each_ref().map(String::as_str);
+    forbid("wsproxy/src", &crates, &[TELEMETRY]);
+    forbid(TELEMETRY, &["gateway", "datapath", "config"], &[]);
+}
+
+#[test]
 fn below_the_gateway_nobody_knows_http() {
     forbid("wsproxy/src/datapath", &["handshake", "httparse", "hyper", "config"], &[]);
 }

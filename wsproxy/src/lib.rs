@@ -23,5 +23,6 @@ pub mod proxy_protocol;
 pub mod resolve;
 pub mod routes;
 pub mod sys;
+pub mod telemetry;
 pub mod tls;
 pub mod top;

@@ -13,6 +13,7 @@ use wsproxy::{
     config::{self, Config, Source},
     doctor, gateway, logging, nginx,
     probe::{self, ProbeArgs},
+    telemetry,
     top::{self, TopArgs},
 };
 
@@ -103,7 +104,9 @@ fn run(args: &RunArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
+    let exporting = telemetry::start(runtime.handle());
     let served = runtime.block_on(serve(config, args));
+    exporting.stop();
     // The system's resolver blocks a thread for as long as its name servers take.
     runtime.shutdown_timeout(RESOLVER_PATIENCE);
     match served {

@@ -17,6 +17,7 @@ use crate::{
     datapath::SessionEnd,
     forwarding::{Facts, Headers},
     handshake::{Answer, Glimpse, Refusal, UpgradeRequest},
+    telemetry,
 };
 
 pub(super) fn format_of(log: &config::AccessLog) -> Format {
@@ -235,12 +236,14 @@ pub(super) fn bad_head(
     began: tokio::time::Instant,
 ) -> Refusal {
     let (request_id, _) = gateway.next_request_id();
+    let peer = client.connection.peer.ip().to_canonical();
+    telemetry::bad_head(peer, &request_id, &refusal, began);
     if let Some(log) = &gateway.access_log {
         let Glimpse { method, target, version } = Glimpse::of(head);
         let connection = &client.connection;
         let about = About {
             time: SystemTime::now(),
-            client: connection.peer.ip().to_canonical(),
+            client: peer,
             request_id: request_id.clone(),
             method,
             target,

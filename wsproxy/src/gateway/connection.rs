@@ -34,6 +34,7 @@ use crate::{
         Answer, BodyTracker, Incoming, OtherAnswer, Progress, Refusal, RefusalReason,
         UpgradeRequest, parse_incoming,
     },
+    telemetry,
 };
 
 /// Bytes of one read while an ordinary answer is passed on.
@@ -73,7 +74,7 @@ pub(super) async fn serve(
     place: Reservation,
 ) {
     match requests(&gateway, &mut stream, &client, received).await {
-        Ok(tunnel) => hand_over(&gateway, stream, &client, place, tunnel),
+        Ok((tunnel, span)) => hand_over(&gateway, stream, &client, place, tunnel, span),
         Err(End::Done) => {}
         Err(End::LastWords(words)) => {
             drop(place);
@@ -147,7 +148,7 @@ async fn requests(
     stream: &mut Stream,
     client: &Arc<Client>,
     mut received: Vec<u8>,
-) -> Result<Tunnel, End> {
+) -> Result<(Tunnel, telemetry::Handshake), End> {
     let mut first = true;
     loop {
         let read = read_request(gateway, stream, &mut received, first).await;
@@ -182,15 +183,22 @@ async fn requests(
         let facts = Facts::new(&client.connection, clients, &request.headers, line, || {
             gateway.next_request_id()
         });
-        let story = Story { gateway, setup: &setup, client, facts: &facts, began };
+        let span = telemetry::Handshake::begin(&facts, &request.headers, began);
+        let mut story = Story { gateway, setup: &setup, client, facts: &facts, began, span };
         match story.handshake(stream, &mut request, &mut received).await {
-            Ok(Some(tunnel)) => return Ok(tunnel),
+            Ok(Some(tunnel)) => return Ok((tunnel, story.span)),
             Ok(None) => {}
             Err(End::Refused(refusal)) => {
                 access::refused(&story, &request, &refusal);
+                story.span.refused(&refusal);
                 return Err(End::Refused(refusal.with_id(&facts.request_id)));
             }
-            Err(other) => return Err(other),
+            Err(other) => {
+                if let End::Silent(reason) = other {
+                    story.span.broke(reason);
+                }
+                return Err(other);
+            }
         }
     }
 }
@@ -251,10 +259,11 @@ async fn read_request(
 /// One handshake, and all that is known of it.
 pub(super) struct Story<'a> {
     pub(super) gateway: &'a Gateway,
-    setup: &'a Setup,
+    pub(super) setup: &'a Setup,
     pub(super) client: &'a Client,
     pub(super) facts: &'a Facts,
     pub(super) began: Instant,
+    pub(super) span: telemetry::Handshake,
 }
 
 impl Story<'_> {
@@ -265,27 +274,28 @@ impl Story<'_> {
 
     /// From the request to the 101; `None`: the client got another answer and may ask again.
     async fn handshake(
-        &self,
+        &mut self,
         stream: &mut Stream,
         request: &mut UpgradeRequest,
         received: &mut Vec<u8>,
     ) -> Result<Option<Tunnel>, End> {
         let (setup, client, facts) = (self.setup, self.client, self.facts);
-        let route = upgrade::find_route(setup, client, facts)?;
+        let route = match upgrade::find_route(setup, client, facts) {
+            Ok(route) => route,
+            Err(refusal) => {
+                // A route that does not let the client in is known all the same.
+                if let Some(route) = upgrade::route_of(setup, client, facts) {
+                    self.span.on_route(&route.name);
+                }
+                return Err(refusal.into());
+            }
+        };
+        self.span.on_route(&route.name);
         let Some(forward) = upgrade::forward_of(route) else {
             return Err(self.without_server(route, request));
         };
         let places = upgrade::admit(self.gateway, setup, client, route, forward, request, facts)?;
-        let mut answered = upgrade::ask_servers(
-            self.gateway,
-            setup,
-            route,
-            forward,
-            &client.connection,
-            request,
-            facts,
-        )
-        .await?;
+        let mut answered = upgrade::ask_servers(self, route, forward, request).await?;
         match &mut answered.answer {
             Answer::Switched(switched) => {
                 change(&mut switched.headers, &answered.changes, answered.cookie.as_deref(), facts);
@@ -308,6 +318,7 @@ impl Story<'_> {
                 // Bytes behind the request were meant for a tunnel that did not open: they must
                 // not be read as the next request.
                 let stays = request.keep_alive && received.is_empty();
+                self.span.answered(other.status);
                 let done = self.pass_on(stream, forward, &mut answered, stays).await;
                 access::answered(self, request, &answered);
                 done.map(|()| None)
@@ -317,11 +328,12 @@ impl Story<'_> {
 
     /// A handshake where no server is asked: a redirect or a fixed answer say the same to it
     /// as to every request; files are no tunnel.
-    fn without_server(&self, route: &RouteSetup, request: &UpgradeRequest) -> End {
+    fn without_server(&mut self, route: &RouteSetup, request: &UpgradeRequest) -> End {
         let connection = &self.client.connection;
         match fixed::answer(route, self.facts, connection, &request.headers) {
             Some(answer) => {
                 access::local(self, request, &answer);
+                self.span.answered(answer.status().as_u16());
                 End::LastWords(fixed::to_bytes(&answer, &self.facts.request_id))
             }
             None => {
@@ -455,8 +467,10 @@ fn hand_over(
     client: &Client,
     place: Reservation,
     tunnel: Tunnel,
+    span: telemetry::Handshake,
 ) {
     let id = gateway.next_id();
+    span.switched(id);
     let address = client.connection.peer;
     let local = tunnel.upstream.local();
     let (client, upstream) = match (stream.into_endpoint(), tunnel.upstream.into_endpoint()) {

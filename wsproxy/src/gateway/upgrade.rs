@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     Client, Gateway,
     access::Note,
+    connection::Story,
     counts::{ClientSession, Counted, Limiter},
     limited,
     setup::{RouteSetup, Setup},
@@ -32,6 +33,7 @@ use crate::{
         Answer, Progress, Refusal, RefusalReason, UpgradeRequest, build_request, parse_response,
     },
     routes::rewritten,
+    telemetry::Asked,
 };
 
 /// What a client over a limit of sessions is told to wait, in s.
@@ -257,14 +259,12 @@ impl Failed {
 
 /// Asks one server after the other, until one has answered.
 pub(super) async fn ask_servers(
-    gateway: &Gateway,
-    setup: &Setup,
+    story: &mut Story<'_>,
     route: &RouteSetup,
     forward: &Forward,
-    connection: &Connection,
     request: &UpgradeRequest,
-    facts: &Facts,
 ) -> Result<Answered, Refusal> {
+    let facts = story.facts;
     let group = route.upstream.as_ref().ok_or_else(|| refusal_of(&NoServer::Nobody(None)))?;
     let key = hash_key(&group.config.balance, facts, &request.headers);
     let sticky = group.config.sticky_cookie.as_ref();
@@ -284,10 +284,12 @@ pub(super) async fn ask_servers(
         };
         let id = held.target.id;
         let began = Instant::now();
-        let attempt = ask(setup, group, &held, (route, forward), connection, request, facts).await;
-        match attempt {
+        let span = story.span.ask(&held.target.name);
+        match ask(story, group, &held, (route, forward), request, &span).await {
             Ok((stream, answer, early)) => {
                 group.succeeded(id);
+                span.answered(answer.status());
+                let connection = &story.client.connection;
                 let changes = &route.config.response_headers;
                 let headers = &request.headers;
                 let name = &held.target.name;
@@ -302,7 +304,8 @@ pub(super) async fn ask_servers(
                 });
             }
             Err(Failed { refusal, error, asked }) => {
-                count_failure(gateway, group, &held, asked);
+                count_failure(story.gateway, group, &held, asked);
+                span.failed(&error);
                 let server = Arc::clone(&held.target.name);
                 tracing::debug!(client = %facts.client, %server, error, "a server failed");
                 last = Some(Attempt { refusal, error, server });
@@ -348,20 +351,23 @@ pub(super) fn unreachable() -> Refusal {
 
 /// Asks one server: connects, sends the request, reads the head of the answer.
 async fn ask(
-    setup: &Setup,
+    story: &Story<'_>,
     group: &UpstreamGroup,
     held: &Held,
     (route, forward): (&RouteSetup, &Forward),
-    connection: &Connection,
     request: &UpgradeRequest,
-    facts: &Facts,
+    span: &Asked,
 ) -> Result<(Stream, Answer, Vec<u8>), Failed> {
+    let (setup, facts) = (story.setup, story.facts);
+    let connection = &story.client.connection;
     let timeouts = &setup.config.timeouts;
     let target = &held.target;
     let mut stream = dial(setup, group, held, forward, connection).await?;
     let mut headers = request.headers.clone();
     let changes =
         Rendered::new(&route.config.request_headers, facts, connection, &headers, &target.name);
+    // Before the changes: the configuration has the last word.
+    span.write(&mut headers);
     prepare_request(&mut headers, facts, connection, &forward.host, &target.host, &changes);
     let path = match &forward.rewrite {
         Some(with) => rewritten(&route.config, with, &request.target),

@@ -12,6 +12,17 @@ pub enum Answer {
     Other(OtherAnswer),
 }
 
+impl Answer {
+    /// The status code.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Switched(_) => 101,
+            Self::Other(other) => other.status,
+        }
+    }
+}
+
 /// A complete and valid 101 (RFC 6455 section 4.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Switched {

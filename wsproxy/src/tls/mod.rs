@@ -7,6 +7,8 @@
 mod certificate;
 mod client;
 mod failure;
+#[cfg(feature = "otel")]
+mod outbound;
 mod pem;
 mod problem;
 mod reload;
@@ -28,6 +30,8 @@ use rustls::crypto::{CryptoProvider, ring};
 
 pub use client::{ClientFiles, load_client};
 pub use failure::{FAILURES, explain, explain_tls, plain_http_answer};
+#[cfg(feature = "otel")]
+pub(crate) use outbound::Outbound;
 pub use pem::FILE_BYTES_MAX;
 pub use problem::{BadFiles, CertificateFacts, FileProblem, Loaded};
 pub use reload::{ClientSource, LOOK_MIN, Reloading, ServerSource, Source};
