@@ -23,6 +23,8 @@ pub fn main(torture_seconds: u32) -> Result<()> {
     steps.run("documentation", documentation);
     steps.run("licences, bans, sources", dependencies);
     steps.run("BPF object", bpf_object);
+    // Before the build, which leaves the program without the feature for the steps behind it.
+    steps.run("telemetry", telemetry);
     let built = steps.run("build", || command(cargo(&["build", "--package", "wsproxy"])))
         == Outcome::Passed;
     let kernel = steps.run("kernel datapath at hand", || kernel(built)) == Outcome::Passed;
@@ -48,8 +50,10 @@ fn format() -> Result<Outcome> {
 }
 
 fn clippy() -> Result<Outcome> {
-    let arguments = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-Dwarnings"];
-    command(shell::cargo().args(arguments))
+    let arguments = ["--all-targets", "--locked", "--", "-Dwarnings"];
+    shell::run(shell::cargo().args(["clippy", "--workspace"]).args(arguments))?;
+    let telemetry = ["clippy", "--package", "wsproxy", "--features", "otel"];
+    command(shell::cargo().args(telemetry).args(arguments))
 }
 
 fn documentation() -> Result<Outcome> {
@@ -66,11 +70,24 @@ fn dependencies() -> Result<Outcome> {
     for manifest in ["Cargo.toml"].into_iter().chain(SEPARATE_CRATES) {
         println!("{manifest}");
         let mut deny = shell::cargo();
-        deny.args(["deny", "--locked", "--log-level", "error", "--config", "deny.toml"]);
+        deny.args([
+            "deny",
+            "--locked",
+            "--all-features",
+            "--log-level",
+            "error",
+            "--config",
+            "deny.toml",
+        ]);
         deny.args(["--manifest-path", manifest, "check", "licenses", "bans", "sources"]);
         shell::run(&mut deny).with_context(|| format!("the dependencies of {manifest}"))?;
     }
     Ok(Outcome::Passed)
+}
+
+/// The tests of the feature `otel`; those of a build without it are among the workspace's.
+fn telemetry() -> Result<Outcome> {
+    command(cargo(&["test", "--package", "wsproxy", "--features", "otel", "--test", "telemetry"]))
 }
 
 fn bpf_object() -> Result<Outcome> {
