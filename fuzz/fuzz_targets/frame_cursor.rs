@@ -50,7 +50,8 @@ fuzz_target!(|data: &[u8]| {
     }
     // Every byte is payload or header, and a header takes 2 to 14 bytes.
     if !whole.is_lost() {
-        let headers = bytes.len() as u64 - whole.counts.payload_bytes() - u64::from(whole.header_have);
+        let headers =
+            bytes.len() as u64 - whole.counts.payload_bytes() - u64::from(whole.header_have);
         assert!((whole.counts.frames * 2..=whole.counts.frames * 14).contains(&headers));
     }
 });
@@ -77,7 +78,9 @@ fn walk(cursor: &mut FrameCursor, chunk: &[u8], rules: Rules) {
             WalkEnd::BoundReached => assert!(outcome.consumed > 0),
             WalkEnd::Done => return assert!(rest.is_empty()),
             WalkEnd::Lost => return,
-            WalkEnd::LoadFailed | WalkEnd::Forbidden => panic!("a slice holds all, nothing is enforced"),
+            WalkEnd::LoadFailed | WalkEnd::Forbidden => {
+                panic!("a slice holds all, nothing is enforced")
+            }
         }
     }
 }

@@ -81,9 +81,18 @@ impl Scene {
 
     /// Its memory in KiB.
     fn resident(&self) -> u64 {
+        self.memory_in("VmRSS:")
+    }
+
+    /// The most memory that it ever had, in KiB.
+    fn peak(&self) -> u64 {
+        self.memory_in("VmHWM:")
+    }
+
+    fn memory_in(&self, line: &str) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/status", self.proxy.pid())).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+        let value = text.lines().find_map(|found| found.strip_prefix(line)).unwrap();
+        value.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     fn nothing_runs(&self) {

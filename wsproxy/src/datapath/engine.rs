@@ -276,7 +276,7 @@ impl Engine {
             self.newcomers.push_back((Instant::now() + delay, slot, session.id()));
         }
         if let Some(at) = session.first_look() {
-            self.timers.push(at, slot, session.id(), What::Look);
+            self.timers.push(now, at, slot, session.id(), What::Look);
         }
         self.sessions[at] = Some(Box::new(session));
         match &self.draining {

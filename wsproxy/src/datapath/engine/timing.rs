@@ -26,6 +26,9 @@ const ENTRIES: usize = 16;
 const MOST_GAP: Duration = Duration::from_millis(100);
 /// What is due within so many ns is done in one go.
 const TICK: u64 = 10_000_000;
+/// A session is looked at again after so many ns at the latest: what is noted for one that has
+/// ended is kept until then, and no longer.
+const FARTHEST: u64 = 15_000_000_000;
 
 /// What is to be done with a session.
 pub(super) enum What {
@@ -73,10 +76,16 @@ impl Ord for Timer {
 pub(super) struct Timers(BinaryHeap<Reverse<Timer>>);
 
 impl Timers {
-    /// Something is to be done with a session of this place and number.
-    pub(super) fn push(&mut self, at: u64, slot: u32, id: u64, what: What) {
-        // Closes are spread finely on purpose; the rest is done in batches.
-        let at = if matches!(what, What::Look) { at.saturating_add(TICK - at % TICK) } else { at };
+    /// Something is to be done with a session of this place and number; a look may come early.
+    pub(super) fn push(&mut self, now: u64, at: u64, slot: u32, id: u64, what: What) {
+        let at = match what {
+            // Spread finely, on purpose.
+            What::Close(_) => at,
+            What::Look => {
+                let at = at.min(now.saturating_add(FARTHEST));
+                at.saturating_add(TICK - at % TICK)
+            }
+        };
         self.0.push(Reverse(Timer { at, slot, id, what }));
     }
 
@@ -137,7 +146,7 @@ impl Engine {
         {
             let id = session.id();
             let left = deadline.saturating_duration_since(Instant::now());
-            self.timers.push(now + nanos(left), slot, id, What::Look);
+            self.timers.push(now, now + nanos(left), slot, id, What::Look);
         }
     }
 
@@ -159,7 +168,7 @@ impl Engine {
         let first = now + gap * self.at as u64 / engines;
         for (nth, (slot, id)) in chosen.into_iter().enumerate() {
             let what = What::Close(Arc::clone(order));
-            self.timers.push(first + gap * nth as u64, slot, id, what);
+            self.timers.push(now, first + gap * nth as u64, slot, id, what);
         }
     }
 
@@ -209,9 +218,9 @@ impl Engine {
         }
         match session.look(&self.shared, now, &mut self.numbers) {
             Ok(Look::Done) => {}
-            Ok(Look::At(at)) => self.timers.push(at, slot, id, What::Look),
+            Ok(Look::At(at)) => self.timers.push(now, at, slot, id, What::Look),
             Ok(Look::Run(at)) => {
-                self.timers.push(at, slot, id, What::Look);
+                self.timers.push(now, at, slot, id, What::Look);
                 self.run_lanes(slot, [true; 2], now, false);
             }
             Err(dead) => {
@@ -331,5 +340,23 @@ impl Engine {
                 self.run_lanes(slot, forgotten, now, false);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_far_away_is_looked_at_before() {
+        let mut timers = Timers::default();
+        let (now, day) = (1_000_000_007, 86_400_000_000_000);
+        timers.push(now, now + day, 1, 1, What::Look);
+        timers.push(now, now + 25_000_000, 2, 2, What::Look);
+        assert!(timers.pop(now + 24_000_000).is_none(), "early");
+        assert!(matches!(timers.pop(now + 40_000_000), Some((2, 2, What::Look))));
+        assert!(timers.pop(now + FARTHEST - 1).is_none());
+        assert!(matches!(timers.pop(now + FARTHEST + TICK), Some((1, 1, What::Look))));
+        assert!(timers.next().is_none());
     }
 }
