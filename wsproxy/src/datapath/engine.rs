@@ -275,7 +275,7 @@ impl Engine {
         {
             self.newcomers.push_back((Instant::now() + delay, slot, session.id()));
         }
-        if let Some(at) = session.first_look() {
+        if let Some(at) = session.first_look(now) {
             self.timers.push(now, at, slot, session.id(), What::Look);
         }
         self.sessions[at] = Some(Box::new(session));

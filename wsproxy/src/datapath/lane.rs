@@ -251,22 +251,12 @@ impl Lane {
                     self.state = State::Relay;
                 }
                 State::Parting if self.source_ended => return Ok(Want::Nothing),
-                State::Parting => match wire.recv(buf) {
-                    Ok(0) => self.source_ended = true,
-                    Ok(n) => {
-                        self.listen(record, &buf[..n]);
-                        if reads >= READS_PER_TURN {
-                            return Ok(Want::Turn);
-                        }
-                        reads += 1;
-                    }
-                    Err(e) if is_wait(&e) => return Ok(Want::Readable),
-                    Err(e) => return Err(Fault::Source(e)),
-                },
-                State::Discarding => match wire.recv(buf) {
+                State::Parting | State::Discarding => match wire.recv(buf) {
                     Ok(0) => {
                         self.source_ended = true;
-                        self.state = State::Ended;
+                        if self.state == State::Discarding {
+                            self.state = State::Ended;
+                        }
                     }
                     Ok(n) => {
                         self.listen(record, &buf[..n]);
@@ -383,9 +373,14 @@ impl Lane {
             && record.diverted.load(Ordering::SeqCst) != record.relayed.load(Ordering::Relaxed)
     }
 
+    /// What comes after T's FIN, or its end.
+    fn finished(&self) -> State {
+        if self.source_ended { State::Ended } else { State::Discarding }
+    }
+
     /// Sends T its FIN, and is over, or goes on to read what S still says.
     fn finish(&mut self, wire: &mut impl Wire) -> Result<(), Fault> {
-        self.state = if self.source_ended { State::Ended } else { State::Discarding };
+        self.state = self.finished();
         match wire.finish_target(self.source_ended) {
             // T is gone already; the socket's own event says how.
             Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => Ok(()),

@@ -479,7 +479,7 @@ impl Datapath {
     /// [`Self::drain`] does, with `why` in their log lines; a reset for what is left of each
     /// after [`Options::drain`].
     pub fn close(&self, which: &Which, why: Ending, farewell: &Farewell, window: Option<Duration>) {
-        let order = CloseOrder { why, farewell: farewell.clone() };
+        let order = Arc::new(CloseOrder { why, farewell: farewell.clone() });
         let window = window.unwrap_or_else(|| self.shared.window());
         for engine in &self.engines {
             engine.close(which, &order, window);
@@ -492,21 +492,22 @@ impl Datapath {
         self.engines.iter().map(EngineHandle::wakeups).sum()
     }
 
-    /// As [`Self::drain`], but returns at once; sessions that still come are closed at once.
-    pub fn begin_drain(&self, farewell: &Farewell, window: Duration) {
+    /// As [`Self::drain`], but returns at once; sessions that still come are closed at once. When
+    /// what is left is reset.
+    pub fn begin_drain(&self, farewell: &Farewell, window: Duration) -> Instant {
         let deadline = Instant::now() + window + self.shared.options.drain;
-        let order = CloseOrder { why: Ending::Drained, farewell: farewell.clone() };
+        let order = Arc::new(CloseOrder { why: Ending::Drained, farewell: farewell.clone() });
         for engine in &self.engines {
             engine.drain(&order, window, deadline);
         }
+        deadline
     }
 
     /// Ends all sessions, one by one over `window`: a Close frame at the end of the frame under
     /// way (without followed frames a FIN behind the last byte), in both directions, and a reset
     /// for what is left of each after [`Options::drain`]. Returns when none is left. Blocks.
     pub fn drain(&self, farewell: &Farewell, window: Duration) {
-        self.begin_drain(farewell, window);
-        let deadline = Instant::now() + window + self.shared.options.drain;
+        let deadline = self.begin_drain(farewell, window);
         let live = || self.live(Path::Sockmap) + self.live(Path::Relay) > 0;
         // Reserved places too: a handshake under way becomes a session, which ends in order.
         let busy = || live() || self.shared.slots.taken() > 0;

@@ -1,6 +1,8 @@
 //! When a side is pinged, and when it is dead: decisions, without clock or sockets. All times are
 //! ns of `CLOCK_MONOTONIC`.
 
+use std::time::Duration;
+
 use super::frames::PingPlan;
 
 /// Part of the interval by which a Ping may come early, so that sessions that fell silent at the
@@ -96,14 +98,13 @@ impl Pings {
     }
 }
 
-fn nanos(period: std::time::Duration) -> u64 {
+/// A period in ns, so short that two of them and a time can be added.
+pub(super) fn nanos(period: Duration) -> u64 {
     u64::try_from(period.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const S: u64 = 1_000_000_000;

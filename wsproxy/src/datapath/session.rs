@@ -390,13 +390,10 @@ impl Session {
 
     /// Adds up how long directions of sessions in the kernel are in user space.
     fn note_time(&mut self, side: usize, was_kernel: bool, shared: &Shared, now: u64) {
-        match (was_kernel, self.lanes[side].is_kernel()) {
-            (false, true) if self.taken_ns[side] != 0 => {
-                let taken = now.saturating_sub(self.taken_ns[side]);
-                shared.diverted_ns[side].fetch_add(taken, std::sync::atomic::Ordering::Relaxed);
-            }
-            (true, false) => self.taken_ns[side] = now,
-            _ => {}
+        let came_back = !was_kernel && self.lanes[side].is_kernel();
+        if came_back && self.taken_ns[side] != 0 {
+            let taken = now.saturating_sub(self.taken_ns[side]);
+            shared.diverted_ns[side].fetch_add(taken, std::sync::atomic::Ordering::Relaxed);
         }
     }
 

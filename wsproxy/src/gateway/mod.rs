@@ -455,8 +455,7 @@ impl Running {
         let window = supervision::window(drain);
         let live = || gateway.datapath.live(Path::Sockmap) + gateway.datapath.live(Path::Relay);
         tracing::info!(sessions = live(), window_ms = window.as_millis() as u64, "draining");
-        gateway.datapath.begin_drain(&supervision::farewell(drain), window);
-        let end = Instant::now() + window + setup.config.timeouts.drain.get();
+        let end = gateway.datapath.begin_drain(&supervision::farewell(drain), window);
         while live() > 0 && Instant::now() < end {
             tokio::time::sleep(DRAIN_LOOK).await;
         }

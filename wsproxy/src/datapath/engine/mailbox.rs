@@ -20,7 +20,7 @@ use crate::datapath::{Ending, Farewell, Handover, Reservation, SessionInfo, Whic
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Sessions are to be closed.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(in crate::datapath) struct CloseOrder {
     /// For their log lines.
     pub(in crate::datapath) why: Ending,
@@ -92,15 +92,20 @@ impl EngineHandle {
 
     pub(in crate::datapath) fn drain(
         &self,
-        order: &CloseOrder,
+        order: &Arc<CloseOrder>,
         window: Duration,
         deadline: Instant,
     ) {
-        self.mailbox.put(Command::Drain(Arc::new(order.clone()), window, deadline));
+        self.mailbox.put(Command::Drain(Arc::clone(order), window, deadline));
     }
 
-    pub(in crate::datapath) fn close(&self, which: &Which, order: &CloseOrder, window: Duration) {
-        self.mailbox.put(Command::Close(Arc::clone(which), Arc::new(order.clone()), window));
+    pub(in crate::datapath) fn close(
+        &self,
+        which: &Which,
+        order: &Arc<CloseOrder>,
+        window: Duration,
+    ) {
+        self.mailbox.put(Command::Close(Arc::clone(which), Arc::clone(order), window));
     }
 
     pub(in crate::datapath) fn sessions(&self, tcp: bool) -> Vec<SessionInfo> {

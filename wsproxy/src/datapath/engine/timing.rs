@@ -11,6 +11,7 @@ use std::{
 use super::{CloseOrder, Engine};
 use crate::datapath::{
     Ending, Entry, Farewell, SessionMeta,
+    pings::nanos,
     session::{CLIENT, Cause, Look, UPSTREAM},
 };
 
@@ -106,10 +107,6 @@ impl Timers {
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
-}
-
-fn nanos(period: Duration) -> u64 {
-    u64::try_from(period.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
 }
 
 impl Engine {
@@ -245,8 +242,10 @@ impl Engine {
         match session.break_off(side, &shared, error, deadline) {
             Some(cause) => self.end(slot, cause),
             None => {
-                let again = (Instant::now() + ACKNOWLEDGED, slot, session.id());
-                self.last_words.push_back(again);
+                if session.says_last_words() {
+                    let again = (Instant::now() + ACKNOWLEDGED, slot, session.id());
+                    self.last_words.push_back(again);
+                }
                 self.look_at_deadline(slot, now);
                 self.run_lanes(slot, [true; 2], now, false);
             }

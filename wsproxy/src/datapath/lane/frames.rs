@@ -103,7 +103,6 @@ impl Lane {
     pub fn has_heard_all(&self, record: &SharedDirection) -> bool {
         let heard = |framing: &Framing| framing.has_heard_close() || framing.forbidden() != 0;
         self.source_ended
-            || self.is_ended()
             || self.framing.as_deref().is_some_and(heard)
             || record.cursor().counts.closes > 0
     }
@@ -157,7 +156,7 @@ impl Lane {
             self.listen(record, &residue.bytes[residue.written..]);
         }
         if !self.is_finished() {
-            self.state = if self.source_ended { State::Ended } else { State::Discarding };
+            self.state = self.finished();
         }
     }
 
@@ -215,6 +214,9 @@ impl Lane {
         bytes: &[u8],
         now_ns: u64,
     ) -> Result<(), Fault> {
+        if !self.awaits_answer() {
+            return self.forward(wire, record, bytes, now_ns);
+        }
         // What T has no room for is sorted all the same, so the record's cursor is not asked again.
         let (mut cursor, rules, mut rest) = (record.cursor(), record.rules(), bytes);
         while let Some(framing) = self.framing.as_mut().filter(|framing| framing.awaits()) {

@@ -136,9 +136,9 @@ impl Framing {
         &self.held
     }
 
-    /// Takes the bytes that are held back.
-    pub fn release(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.held)
+    /// Nothing is held back any more.
+    pub fn release(&mut self) {
+        self.held.clear();
     }
 
     /// Sorts what follows where `cursor` stands, with what is held back in front of it, and holds

@@ -62,7 +62,7 @@ impl Session {
                 _ => cause.error(),
             }
             .or_else(|| self.error.as_ref().map(ToString::to_string)),
-            counts: self.frames.as_ref().map(|_| self.counts(shared)),
+            counts: self.frames.as_ref().map(|_| cursors.map(|cursor| cursor.counts)),
             // The frame that broke an enforced rule did not pass: the cursor stands before it.
             violations: [CLIENT, UPSTREAM]
                 .map(|side| cursors[side].violations | self.lanes[side].forbidden()),

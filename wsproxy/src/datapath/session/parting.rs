@@ -58,6 +58,11 @@ impl Session {
         None
     }
 
+    /// One side broke, and the other one has not acknowledged all: no event tells when it has.
+    pub(in crate::datapath) fn says_last_words(&self) -> bool {
+        self.broken_off.is_some()
+    }
+
     /// Whether everything written to this side has been acknowledged, or nothing can be any more.
     fn has_got_all(&self, side: usize) -> bool {
         let end = &self.ends[side];

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wsproxy_common::cursor::{Counts, violation};
+use wsproxy_common::cursor::{FrameCursor, violation};
 
 use super::{CLIENT, Progress, Session, UPSTREAM, now_ns, records};
 use crate::datapath::{
@@ -10,7 +10,7 @@ use crate::datapath::{
     control_frame::{self, PING_PAYLOAD},
     frames::{Farewell, Numbers, PingPlan, code},
     lane::{Fault, Lane, Want},
-    pings::Step,
+    pings::{Step, nanos},
     session::precise_ns,
 };
 use crate::sys;
@@ -74,9 +74,9 @@ impl Session {
     }
 
     /// When it wants to be looked at for the first time.
-    pub(in crate::datapath) fn first_look(&self) -> Option<u64> {
+    pub(in crate::datapath) fn first_look(&self, now: u64) -> Option<u64> {
         let plan = self.frames.as_ref()?.plan.ping?;
-        Some(now_ns() + u64::try_from(plan.interval.as_nanos() / 2).unwrap_or(u64::MAX / 4))
+        Some(now + nanos(plan.interval / 2))
     }
 
     /// Pings what has been silent for too long; the dead side, if one is.
@@ -89,12 +89,9 @@ impl Session {
         let Some(plan) = self.frames.as_ref().and_then(|frames| frames.plan.ping) else {
             return Ok(Look::Done);
         };
-        if self.closing.is_some() || self.broken_off.is_some() || self.first_finished.is_some() {
-            return Ok(Look::Done);
-        }
         let records = records(shared, self.place.slot());
         let cursors = records.map(|record| record.cursor());
-        if cursors.iter().any(|cursor| cursor.counts.closes > 0 || cursor.is_lost()) {
+        if !self.may_be_pinged(&cursors) {
             return Ok(Look::Done);
         }
         let (mut next, mut run) = (u64::MAX, false);
@@ -128,9 +125,8 @@ impl Session {
         now: u64,
         numbers: &mut Numbers,
     ) -> bool {
-        let ends = self.closing.is_some() || self.broken_off.is_some();
-        let closes = self.counts(shared).iter().any(|counts| counts.closes > 0);
-        if self.frames.is_none() || ends || closes || self.first_finished.is_some() {
+        let cursors = records(shared, self.place.slot()).map(|record| record.cursor());
+        if self.frames.is_none() || !self.may_be_pinged(&cursors) {
             return false;
         }
         for side in [CLIENT, UPSTREAM] {
@@ -141,15 +137,21 @@ impl Session {
         true
     }
 
+    /// The session is not about to end, and its frames are understood.
+    fn may_be_pinged(&self, cursors: &[FrameCursor; 2]) -> bool {
+        self.closing.is_none()
+            && self.broken_off.is_none()
+            && self.first_finished.is_none()
+            && cursors.iter().all(|cursor| cursor.counts.closes == 0 && !cursor.is_lost())
+    }
+
     fn ping(&mut self, side: usize, shared: &Shared, now: u64, numbers: &mut Numbers) {
         let records = records(shared, self.place.slot());
         let payload: [u8; PING_PAYLOAD] = numbers.draw().to_ne_bytes();
         let frame = control_frame::ping(payload, numbers.mask_for(side));
         self.lanes[side].await_answer(records[side], payload);
         let to = 1 - side;
-        if self.lanes[to].is_kernel() {
-            self.taken_ns[to] = now;
-        }
+        self.take(to, shared, now);
         self.lanes[to].insert(records[to], &frame);
         self.pings[side].queued();
     }
@@ -181,11 +183,6 @@ impl Session {
             tcp: [CLIENT, UPSTREAM]
                 .map(|side| tcp.then(|| sys::tcp_view(self.socket(side)).ok()).flatten()),
         }
-    }
-
-    /// What has passed in each direction.
-    pub(in crate::datapath) fn counts(&self, shared: &Shared) -> [Counts; 2] {
-        records(shared, self.place.slot()).map(|record| record.cursor().counts)
     }
 
     /// What each side is told when one of them has broken a rule.
@@ -244,5 +241,5 @@ impl Session {
 
 /// ns after a Ping until something can be due: its answer, or the next one.
 fn until_next(plan: &PingPlan) -> u64 {
-    u64::try_from(plan.timeout.min(plan.interval).as_nanos()).unwrap_or(u64::MAX / 4)
+    nanos(plan.timeout.min(plan.interval))
 }
