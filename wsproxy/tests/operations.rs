@@ -68,12 +68,7 @@ fn with_socket(server: &Server, more: &str) -> String {
 }
 
 fn opened(proxy: &Proxy, server: &Server) -> (Peer, Peer) {
-    let mut client = proxy.connect();
-    client.send(request("").as_bytes());
-    let mut upstream = server.accept();
-    upstream.head();
-    upstream.send(switch("").as_bytes());
-    assert_eq!(status(&client.head()), 101);
+    let (client, upstream, _) = support::opened(proxy, server, "");
     (client, upstream)
 }
 

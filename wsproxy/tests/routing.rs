@@ -7,9 +7,9 @@ use std::{collections::HashMap, net::SocketAddr, process::Command, time::Duratio
 
 use socket2::{Domain, Socket, Type};
 use support::{
-    BINARY, Peer, Proxy, Server, TempDir, config, header,
+    BINARY, Proxy, Server, TempDir, config, header,
     http::{get, lines},
-    refusing, request, status, switch,
+    opened, refusing, request, status, switch,
 };
 
 /// The proxy in front of `servers` with one route that has `keys`.
@@ -23,17 +23,6 @@ fn refused(proxy: &Proxy, more: &str) -> (u16, String) {
     client.send(request(more).as_bytes());
     let head = client.head();
     (status(&head), head)
-}
-
-/// A session whose server answers at once.
-fn opened(proxy: &Proxy, server: &Server, more: &str) -> (Peer, Peer, String) {
-    let mut client = proxy.connect();
-    client.send(request(more).as_bytes());
-    let mut upstream = server.accept();
-    let head = upstream.head();
-    upstream.send(switch("").as_bytes());
-    assert_eq!(status(&client.head()), 101);
-    (client, upstream, head)
 }
 
 #[test]

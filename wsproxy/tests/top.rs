@@ -13,8 +13,8 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::{
-    BINARY, PATIENCE, Peer, Proxy, Server, TempDir, complaint, config, request, run, say, status,
-    switch, wait_for, ws::parted,
+    BINARY, PATIENCE, Peer, Proxy, Server, TempDir, complaint, config, run, say, wait_for,
+    ws::parted,
 };
 
 /// A terminal with a shell in it, on a tmux server of its own.
@@ -131,12 +131,7 @@ fn start_again(dir: &TempDir) -> Proxy {
 
 /// A session that the admin socket knows of.
 fn opened(proxy: &Proxy, server: &Server) -> (Peer, Peer) {
-    let mut client = proxy.connect();
-    client.send(request("").as_bytes());
-    let mut upstream = server.accept();
-    upstream.head();
-    upstream.send(switch("").as_bytes());
-    assert_eq!(status(&client.head()), 101);
+    let (client, upstream, _) = support::opened(proxy, server, "");
     (client, upstream)
 }
 

@@ -482,3 +482,15 @@ pub fn bpf_ids(process: &Path) -> io::Result<Vec<String>> {
 
 pub mod http;
 pub mod ws;
+
+/// A session whose server answers at once, of a handshake with `more` headers: both ends, and the
+/// head that the server got.
+pub fn opened(proxy: &Proxy, server: &Server, more: &str) -> (Peer, Peer, String) {
+    let mut client = proxy.connect();
+    client.send(request(more).as_bytes());
+    let mut upstream = server.accept();
+    let head = upstream.head();
+    upstream.send(switch("").as_bytes());
+    assert_eq!(status(&client.head()), 101);
+    (client, upstream, head)
+}

@@ -8,7 +8,7 @@ use crate::{
     CALLER, TRACE,
     collector::{Collector, Span},
     start,
-    support::{Proxy, Server, TempDir, header, refusing, request, status, switch, wait_for},
+    support::{Proxy, Server, TempDir, header, opened, refusing, request, status, wait_for},
     tls_support::{Authority, authority, write_authority},
 };
 
@@ -23,12 +23,7 @@ fn exporting(servers: &[std::net::SocketAddr], more: &str, collector: &str) -> P
 
 /// Opens a session and ends it; returns the head that the server got.
 fn session(proxy: &Proxy, server: &Server, more: &str) -> String {
-    let mut client = proxy.connect();
-    client.send(request(more).as_bytes());
-    let mut upstream = server.accept();
-    let head = upstream.head();
-    upstream.send(switch("").as_bytes());
-    assert_eq!(status(&client.head()), 101);
+    let (mut client, mut upstream, head) = opened(proxy, server, more);
     client.finish();
     // What the server is told of a client that left without a Close is no matter here.
     upstream.rest();
