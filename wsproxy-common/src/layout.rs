@@ -40,6 +40,9 @@ pub const SOCKET_OFFSETS: &str = "SOCKET_OFFSETS";
 /// Name of the verdict program in the object.
 pub const SPLICE_PROGRAM: &str = "wsproxy_splice";
 
+/// Name of the program that translates packets.
+pub const PACKET_PROGRAM: &str = "wsproxy_packet";
+
 /// Map names in the object.
 pub mod maps {
     /// SOCKMAP: index of a direction to its SOURCE socket.
@@ -50,6 +53,10 @@ pub mod maps {
     pub const BY_COOKIE: &str = "BY_COOKIE";
     /// Ring buffer of [`crate::Event`].
     pub const EVENTS: &str = "EVENTS";
+    /// HASH: [`crate::packet::FlowKey`] to index of the direction.
+    pub const KEYS: &str = "KEYS";
+    /// Mmapable ARRAY of [`crate::packet::Flow`].
+    pub const FLOWS: &str = "FLOWS";
     /// Per-CPU ARRAY of counters, one a [`crate::Reason`].
     pub const REASONS: &str = "REASONS";
 }

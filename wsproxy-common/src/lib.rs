@@ -10,6 +10,7 @@ pub mod cursor;
 pub mod direction;
 pub mod event;
 pub mod layout;
+pub mod packet;
 pub mod reason;
 
 pub use direction::{Direction, Owner};

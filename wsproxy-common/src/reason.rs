@@ -43,11 +43,23 @@ pub enum Reason {
     ManyFrames = 16,
     /// Passed and taken from the kernel: a frame's header could not be read.
     HeaderUnread = 17,
+    /// Packet path: translated and sent on.
+    Translated = 18,
+    /// Packet path, dropped: the session is changing its path. TCP sends it again.
+    Held = 19,
+    /// Packet path, dropped: new data, while what was sent before comes to its end.
+    Settled = 20,
+    /// Packet path, dropped: it could not be translated.
+    Untranslated = 21,
+    /// Packet path, not an exit: one side has sent its FIN.
+    Finished = 22,
+    /// Packet path, not an exit: a reset, or the acknowledgement of a FIN.
+    Over = 23,
 }
 
 impl Reason {
     /// How many there are; the length of the counter array.
-    pub const COUNT: u32 = 18;
+    pub const COUNT: u32 = 24;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -69,6 +81,12 @@ impl Reason {
         Self::Forbidden,
         Self::ManyFrames,
         Self::HeaderUnread,
+        Self::Translated,
+        Self::Held,
+        Self::Settled,
+        Self::Untranslated,
+        Self::Finished,
+        Self::Over,
     ];
 
     /// The label under which metrics and logs name it.
@@ -93,6 +111,12 @@ impl Reason {
             Self::Forbidden => "forbidden_frame",
             Self::ManyFrames => "many_frames",
             Self::HeaderUnread => "header_unread",
+            Self::Translated => "translated",
+            Self::Held => "held",
+            Self::Settled => "settled",
+            Self::Untranslated => "untranslated",
+            Self::Finished => "finished",
+            Self::Over => "over",
         }
     }
 

@@ -15,6 +15,8 @@ mod follow;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
 mod splice;
 #[cfg(target_arch = "bpf")]
 mod target;

@@ -2,11 +2,14 @@
 //! here is the least that loads.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf, SockMap},
 };
-use wsproxy_common::{Direction, Event, Reason};
+use wsproxy_common::{
+    Direction, Event, Reason,
+    packet::{Flow, FlowKey, Headers, Options},
+};
 
 /// Index of a direction to its source socket.
 #[map]
@@ -23,6 +26,15 @@ pub static BY_COOKIE: HashMap<u64, u32> = HashMap::with_max_entries(2, 0);
 /// Directions given to user space.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// Who sends to whom, as packets of sessions on the packet path say it, to index of the direction.
+/// Memory is taken for each session, not for all that there could be.
+#[map]
+pub static KEYS: HashMap<FlowKey, u32> = HashMap::with_max_entries(2, BPF_F_NO_PREALLOC);
+
+/// What is done with packets of a direction, shared with user space as memory.
+#[map]
+pub static FLOWS: Array<Flow> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 
 /// One counter a [`Reason`].
 #[map]
@@ -48,3 +60,16 @@ pub fn notify(index: u32, generation: u64, reason: Reason) {
         None => count(Reason::NotifyLost),
     }
 }
+
+/// What the packet path works on; too much for the stack. One a CPU: programs of tc don't nest.
+#[repr(C)]
+pub struct Work {
+    /// The headers of the packet.
+    pub headers: Headers,
+    /// Its options.
+    pub options: Options,
+}
+
+/// See [`Work`].
+#[map]
+pub static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);

@@ -3,6 +3,8 @@
 //! here is safe to call with any arguments.
 #![allow(unsafe_code)]
 
+pub mod flow;
+
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
@@ -100,29 +102,41 @@ const _: () = {
     assert!(offset_of!(SharedDirection, cursor) == offset_of!(Direction, cursor));
 };
 
-/// The array of direction records: a mapping of the BPF map, or private memory
-/// where there is no BPF. All zero at the start.
+/// A type whose values may lie in memory that is shared with BPF programs: atomics only, all-zero
+/// memory is a value.
+trait Shared {}
+impl Shared for SharedDirection {}
+impl Shared for flow::SharedFlow {}
+
+/// An array of records: a mapping of a BPF map, or private memory where there is no BPF. All zero
+/// at the start.
 #[derive(Debug)]
-pub struct DirectionTable {
-    start: NonNull<SharedDirection>,
-    directions: usize,
+pub struct Table<T> {
+    start: NonNull<T>,
+    records: usize,
 }
+
+/// The records of all directions.
+pub type DirectionTable = Table<SharedDirection>;
+/// What is done with packets of each direction.
+pub type FlowTable = Table<flow::SharedFlow>;
 
 // SAFETY: the mapping is owned, lives as long as the value, and is only ever
 // read and written through atomics.
-unsafe impl Send for DirectionTable {}
+unsafe impl<T: Sync> Send for Table<T> {}
 // SAFETY: as above.
-unsafe impl Sync for DirectionTable {}
+unsafe impl<T: Sync> Sync for Table<T> {}
 
-impl DirectionTable {
-    /// Maps the records of `directions` directions; `map` is the mmapable
-    /// ARRAY of the BPF object, or `None` for private memory.
+#[allow(private_bounds, reason = "what may be mapped is for this module to say")]
+impl<T: Shared> Table<T> {
+    /// Maps `records` records; `map` is the mmapable ARRAY of the BPF object that has as many, or
+    /// `None` for private memory.
     ///
     /// # Errors
     /// What `mmap(2)` says.
-    pub fn map(map: Option<BorrowedFd<'_>>, directions: usize) -> io::Result<Self> {
+    pub fn map(map: Option<BorrowedFd<'_>>, records: usize) -> io::Result<Self> {
         use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous};
-        let bytes = Self::bytes(directions);
+        let bytes = Self::bytes(records);
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a fresh mapping at an address the kernel chooses; the kernel refuses a
         // length over the map's.
@@ -133,27 +147,29 @@ impl DirectionTable {
             }
         };
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start, directions })
+        Ok(Self { start, records })
     }
+}
 
-    fn bytes(directions: usize) -> usize {
-        (directions * size_of::<SharedDirection>()).max(1)
+impl<T> Table<T> {
+    fn bytes(records: usize) -> usize {
+        (records * size_of::<T>()).max(1)
     }
 
     /// All records, by index of direction.
     #[must_use]
-    pub fn records(&self) -> &[SharedDirection] {
+    pub fn records(&self) -> &[T] {
         // SAFETY: the mapping holds this many records, is page aligned, zeroed, valid for
-        // every bit pattern (atomics), and lives as long as `self`.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.directions) }
+        // every bit pattern (`Shared`), and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.records) }
     }
 }
 
-impl Drop for DirectionTable {
+impl<T> Drop for Table<T> {
     fn drop(&mut self) {
         // SAFETY: mapped by `map` with this length; no reference outlives `self`.
         let unmapped =
-            unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), Self::bytes(self.directions)) };
+            unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), Self::bytes(self.records)) };
         debug_assert!(unmapped.is_ok());
     }
 }

@@ -540,5 +540,5 @@ fn open_kernel(slots: u32) -> Result<bpf::Loaded, NoKernelPath> {
         bpf::selftest::Failure::Load(e) => NoKernelPath::Load(e),
         bpf::selftest::Failure::Wrong(what) => NoKernelPath::SelfTest(what),
     })?;
-    Ok(Kernel::load(slots)?)
+    Ok(Kernel::load(slots, true)?)
 }

@@ -5,6 +5,7 @@
 pub mod btf;
 #[cfg(feature = "bpf-log")]
 mod debug;
+pub mod packet;
 pub mod probe;
 pub mod selftest;
 
@@ -114,8 +115,9 @@ struct SocketMaps {
 pub struct Kernel {
     maps: Mutex<SocketMaps>,
     reasons: PerCpuArray<MapData, u64>,
-    /// Keeps the program, its attachment and the remaining maps alive.
-    _object: Ebpf,
+    packets: Option<packet::Packets>,
+    /// Keeps the programs, their attachments and the remaining maps alive.
+    object: Mutex<Ebpf>,
 }
 
 /// What [`Kernel::load`] gives.
@@ -159,11 +161,12 @@ fn ring_bytes(directions: u32) -> u32 {
 }
 
 impl Kernel {
-    /// Loads the object for `slots` sessions and attaches the verdict program.
+    /// Loads the object for `slots` sessions and attaches the verdict program; with `packets` the
+    /// packet path too.
     ///
     /// # Errors
     /// See [`LoadError`].
-    pub fn load(slots: u32) -> Result<Loaded, LoadError> {
+    pub fn load(slots: u32, packets: bool) -> Result<Loaded, LoadError> {
         let types = std::fs::read(Path::new(BTF_PATH)).map_err(LoadError::Btf)?;
         let offsets = sys::Offsets(btf::socket_offsets(&types)?);
         drop(types);
@@ -173,19 +176,14 @@ impl Kernel {
             .map_max_entries(maps::SOCKETS, directions)
             .map_max_entries(maps::DIRECTIONS, directions)
             .map_max_entries(maps::BY_COOKIE, directions)
+            .map_max_entries(maps::KEYS, if packets { directions } else { 1 })
+            .map_max_entries(maps::FLOWS, if packets { directions } else { 1 })
             .map_max_entries(maps::EVENTS, ring_bytes(directions))
             .load(&object_bytes())
             .map_err(|e| LoadError::refused(&e))?;
         #[cfg(feature = "bpf-log")]
         debug::follow(&mut object);
 
-        fn take<T: TryFrom<Map, Error = MapError>>(
-            object: &mut Ebpf,
-            name: &'static str,
-        ) -> Result<T, LoadError> {
-            let map = object.take_map(name).ok_or(LoadError::Missing(name))?;
-            T::try_from(map).map_err(|e| LoadError::refused(&e))
-        }
         let sockets: SockMap<MapData> = take(&mut object, maps::SOCKETS)?;
         let by_cookie = take(&mut object, maps::BY_COOKIE)?;
         let reasons = take(&mut object, maps::REASONS)?;
@@ -206,7 +204,19 @@ impl Kernel {
         program.load().map_err(|e| LoadError::refused(&e))?;
         program.attach(sockets.fd()).map_err(|e| LoadError::refused(&e))?;
         let maps = Mutex::new(SocketMaps { sockets, by_cookie });
-        Ok(Loaded { kernel: Self { maps, reasons, _object: object }, table, events })
+        let packets =
+            if packets { Some(packet::Packets::load(&mut object, directions)?) } else { None };
+        Ok(Loaded {
+            kernel: Self { maps, reasons, packets, object: Mutex::new(object) },
+            table,
+            events,
+        })
+    }
+
+    /// The packet path, where it was asked for.
+    #[must_use]
+    pub fn packets(&self) -> Option<&packet::Packets> {
+        self.packets.as_ref()
     }
 
     /// Puts the two sockets of a session into the maps, with user space as the
@@ -317,6 +327,14 @@ impl Kernel {
             (reason, count)
         })
     }
+}
+
+fn take<T: TryFrom<Map, Error = MapError>>(
+    object: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, LoadError> {
+    let map = object.take_map(name).ok_or(LoadError::Missing(name))?;
+    T::try_from(map).map_err(|e| LoadError::refused(&e))
 }
 
 fn map_error(error: MapError) -> io::Error {

@@ -58,7 +58,7 @@ pub fn run() -> Step<Duration> {
         drain: PATIENCE,
         entry: Entry::AtOnce,
     };
-    let loaded = Kernel::load(slots_for(&options)).map_err(Failure::Load)?;
+    let loaded = Kernel::load(slots_for(&options), true).map_err(Failure::Load)?;
     let news = Arc::new(News::default());
     let datapath = Datapath::over(Some(loaded), options, Arc::clone(&news) as Arc<dyn Observer>)
         .map_err(|e| wrong("starting an engine", e))?;

@@ -1,0 +1,235 @@
+//! The fixed headers of a segment: IPv4 without options or IPv6 without extensions, and TCP.
+
+use super::{Change, Flow, FlowKey, Sum};
+
+/// Words of 32 bits in the buffer: the TCP header begins at 10, the IP header before it.
+pub const HEADERS: usize = 15;
+/// Where an IPv4 header begins in the buffer; an IPv6 header begins at 0.
+pub const V4_AT: usize = 5;
+
+/// Words of an IPv6 header, counted from 0.
+mod v6 {
+    /// Payload length, next header, hop limit.
+    pub const LENGTH: usize = 1;
+    pub const SOURCE: usize = 2;
+    pub const DESTINATION: usize = 6;
+}
+
+/// Words of an IPv4 header, counted from 0.
+mod v4 {
+    /// Version, header length, type of service, total length.
+    pub const LENGTH: usize = super::V4_AT;
+    /// Identification, flags, fragment offset.
+    pub const FRAGMENT: usize = super::V4_AT + 1;
+    /// Time to live, protocol, checksum.
+    pub const TTL: usize = super::V4_AT + 2;
+    pub const SOURCE: usize = super::V4_AT + 3;
+    pub const DESTINATION: usize = super::V4_AT + 4;
+}
+
+/// Words of a TCP header, counted from 0.
+mod tcp {
+    pub const PORTS: usize = 10;
+    pub const SEQ: usize = 11;
+    pub const ACK: usize = 12;
+    /// Header length, flags, window.
+    pub const FLAGS: usize = 13;
+}
+
+/// TCP flag.
+pub const FIN: u8 = 1;
+/// TCP flag.
+pub const SYN: u8 = 2;
+/// TCP flag.
+pub const RST: u8 = 4;
+/// TCP flag.
+pub const ACK: u8 = 16;
+
+const TCP: u32 = 6;
+/// What a packet that we send begins its way with.
+const TTL: u32 = 64;
+/// More fragments, or a fragment offset.
+const FRAGMENTED: u32 = 0x3fff;
+
+/// What a segment says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// Sequence number of its first byte.
+    pub seq: u32,
+    /// Acknowledgement number; counts with [`ACK`].
+    pub ack: u32,
+    /// Bytes of payload.
+    pub payload: u32,
+    /// TCP flags.
+    pub flags: u8,
+    /// Bytes of options behind the TCP header.
+    pub options: u8,
+    /// The window field.
+    pub window: u16,
+}
+
+impl Segment {
+    /// Whether a flag is set.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Sequence numbers that it takes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn length(&self) -> u32 {
+        self.payload + self.has(FIN) as u32 + self.has(SYN) as u32
+    }
+}
+
+/// The headers of a packet, to be read and changed: words in network order, as they lie in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Headers {
+    /// The IP header, up to word 10, and the TCP header behind it.
+    pub words: [u32; HEADERS],
+    /// 1: the IP header is an IPv6 one.
+    pub v6: u32,
+}
+
+impl Headers {
+    /// How long the IP header is, in bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn ip_length(&self) -> u32 {
+        if self.v6 != 0 { 40 } else { 20 }
+    }
+
+    #[inline(always)]
+    const fn host<const AT: usize>(&self) -> u32 {
+        u32::from_be(self.words[AT])
+    }
+
+    #[inline(always)]
+    const fn address<const AT: usize>(&self) -> [u32; 4] {
+        [self.words[AT], self.words[AT + 1], self.words[AT + 2], self.words[AT + 3]]
+    }
+
+    /// Puts a word there; notes what the sum changes by.
+    #[inline(always)]
+    fn set<const AT: usize>(&mut self, word: u32, sum: &mut Sum) {
+        sum.word(self.words[AT], word);
+        self.words[AT] = word;
+    }
+
+    #[inline(always)]
+    fn set_address<const AT: usize>(&mut self, address: &[u32; 4], sum: &mut Sum) {
+        let mut at = 0;
+        while at < 4 {
+            sum.word(self.words[AT + at], address[at]);
+            self.words[AT + at] = address[at];
+            at += 1;
+        }
+    }
+
+    /// Who sends to whom.
+    #[must_use]
+    #[inline(always)]
+    pub fn key(&self) -> FlowKey {
+        let (source, destination) = if self.v6 != 0 {
+            (self.address::<{ v6::SOURCE }>(), self.address::<{ v6::DESTINATION }>())
+        } else {
+            (mapped(self.words[v4::SOURCE]), mapped(self.words[v4::DESTINATION]))
+        };
+        FlowKey { source, destination, ports: self.words[tcp::PORTS] }
+    }
+
+    /// What the segment says; `None` when it is not one that can be translated: a fragment, IP
+    /// options, an extension header, another protocol, lengths that contradict each other.
+    #[must_use]
+    #[inline(always)]
+    pub fn segment(&self) -> Option<Segment> {
+        let length = if self.v6 != 0 {
+            if self.host::<0>() >> 28 != 6 || self.host::<{ v6::LENGTH }>() >> 8 & 0xff != TCP {
+                return None;
+            }
+            self.host::<{ v6::LENGTH }>() >> 16
+        } else {
+            let whole = self.host::<{ v4::FRAGMENT }>() & FRAGMENTED == 0;
+            let is_tcp = self.host::<{ v4::TTL }>() >> 16 & 0xff == TCP;
+            if self.host::<{ v4::LENGTH }>() >> 24 != 0x45 || !is_tcp || !whole {
+                return None;
+            }
+            (self.host::<{ v4::LENGTH }>() & 0xffff).checked_sub(20)?
+        };
+        let flags = self.host::<{ tcp::FLAGS }>();
+        let header = (flags >> 28) * 4;
+        if header < 20 {
+            return None;
+        }
+        Some(Segment {
+            seq: self.host::<{ tcp::SEQ }>(),
+            ack: self.host::<{ tcp::ACK }>(),
+            payload: length.checked_sub(header)?,
+            flags: (flags >> 16) as u8,
+            options: (header - 20) as u8,
+            window: flags as u16,
+        })
+    }
+
+    /// Makes the headers those that T is to see. The TCP checksum is left as it is: it changes by
+    /// what is returned. The IP header's own checksum is put right.
+    #[inline(always)]
+    pub fn translate(&mut self, flow: &Flow, segment: &Segment) -> Change {
+        let mut addresses = Sum::default();
+        if self.v6 != 0 {
+            self.set_address::<{ v6::SOURCE }>(&flow.source, &mut addresses);
+            self.set_address::<{ v6::DESTINATION }>(&flow.destination, &mut addresses);
+            let length = self.host::<{ v6::LENGTH }>() & !0xff | TTL;
+            self.words[v6::LENGTH] = length.to_be();
+        } else {
+            self.set::<{ v4::SOURCE }>(flow.source[3], &mut addresses);
+            self.set::<{ v4::DESTINATION }>(flow.destination[3], &mut addresses);
+            self.finish_v4(addresses);
+        }
+        let mut sum = Sum::default();
+        self.set::<{ tcp::PORTS }>(flow.ports, &mut sum);
+        self.set::<{ tcp::SEQ }>(segment.seq.wrapping_add(flow.seq_add).to_be(), &mut sum);
+        if segment.has(ACK) {
+            self.set::<{ tcp::ACK }>(segment.ack.wrapping_add(flow.ack_add).to_be(), &mut sum);
+        }
+        // The window of a SYN is never scaled (RFC 7323, section 2.2).
+        if !segment.has(SYN) {
+            let window = u32::from(flow.window(segment.window));
+            let flags = self.host::<{ tcp::FLAGS }>() & !0xffff | window;
+            self.set::<{ tcp::FLAGS }>(flags.to_be(), &mut sum);
+        }
+        Change { addresses: addresses.folded(), segment: sum.folded() }
+    }
+
+    /// A fresh time to live, and the header's checksum.
+    #[inline(always)]
+    fn finish_v4(&mut self, addresses: Sum) {
+        let old = self.host::<{ v4::TTL }>();
+        let new = old & 0x00ff_ffff | TTL << 24;
+        let mut header = addresses;
+        header.word(old.to_be(), new.to_be());
+        let checksum = header.applied_to((old as u16).to_be());
+        self.words[v4::TTL] = (new & !0xffff | u32::from(u16::from_be(checksum))).to_be();
+    }
+}
+
+impl Flow {
+    /// The window field that says to T what `window` says of S; less than that, where it can't
+    /// be said.
+    #[must_use]
+    #[inline(always)]
+    pub fn window(&self, window: u16) -> u16 {
+        let told = (u32::from(window) << (self.scale & 15)) >> (self.told_scale & 15);
+        if told > 0xffff { 0xffff } else { told as u16 }
+    }
+}
+
+/// An IPv4 address as an IPv6 one (RFC 4291, section 2.5.5.2).
+#[must_use]
+#[inline(always)]
+pub const fn mapped(v4: u32) -> [u32; 4] {
+    [0, 0, 0xffff_u32.to_be(), v4]
+}

@@ -1,0 +1,321 @@
+//! The packet path: segments of sessions whose sockets are frozen are translated and sent on;
+//! the stack never sees them. `ARCHITECTURE.md`, "The packet path", has the rules;
+//! `wsproxy_common::packet` has the algebra.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{__sk_buff, BPF_F_PSEUDO_HDR, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::generated::{
+        bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_loop, bpf_redirect_neigh,
+        bpf_skb_load_bytes, bpf_skb_store_bytes,
+    },
+    macros::classifier,
+    programs::TcContext,
+};
+use wsproxy_common::{
+    Direction, Reason,
+    direction::opposite,
+    packet::{
+        ACK, Change, Flow, HEADERS, Headers, KNOWN, Moves, OPTIONS, Options, RST, SYN, Seen,
+        Segment, State, V4_AT, after, observe,
+    },
+};
+
+use crate::{
+    atomic,
+    maps::{DIRECTIONS, FLOWS, KEYS, WORK, Work, count, notify},
+};
+
+/// Length of an Ethernet header, which loopback packets have too.
+const ETHERNET: u32 = 14;
+const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
+const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
+/// Where the checksum stands in a TCP header.
+const CHECKSUM: u32 = 16;
+/// `BPF_F_IPV6` of `bpf_l4_csum_replace`: kernels before 6.16 don't know it, and refuse.
+const F_IPV6: u64 = 1 << 7;
+/// Times that a number is tried to be moved while another CPU moves it too.
+const TRIES: u32 = 4;
+
+/// A packet comes in over a device, or one of this host goes out over loopback.
+#[classifier]
+pub fn wsproxy_packet(ctx: TcContext) -> i32 {
+    // SAFETY: the context of the running program.
+    unsafe { packet(ctx.as_ptr().cast()) }.unwrap_or(TC_ACT_UNSPEC)
+}
+
+/// What is done with the packet; `None`: it is none of ours.
+#[inline(always)]
+unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
+    unsafe {
+        let work = WORK.get_ptr_mut(0)?;
+        load_headers(skb, &raw mut (*work).headers)?;
+        let segment = (*work).headers.segment()?;
+        let key = (*work).headers.key();
+        let index = *KEYS.get(&key)?;
+        let flow = FLOWS.get_ptr_mut(index)?;
+        let record = DIRECTIONS.get_ptr_mut(index)?;
+        match State::from_word(atomic::load(&raw const (*flow).state)) {
+            State::Off => None,
+            State::Watch => watch(skb, work, flow, &segment),
+            State::Hold => Some(drop_for(Reason::Held)),
+            state => {
+                let theirs = FLOWS.get_ptr_mut(opposite(index))?;
+                let their_record = DIRECTIONS.get_ptr_mut(opposite(index))?;
+                if matches!(state, State::Ended) && segment.has(SYN) && !segment.has(ACK) {
+                    return None;
+                }
+                let known = seen(flow, theirs);
+                let ack = segment.ack.wrapping_add((*flow).ack_add);
+                let moves = observe(&known, &segment, ack, (*flow).scale);
+                if matches!(state, State::Settle) && segment.length() != 0 && !moves.old {
+                    return Some(drop_for(Reason::Settled));
+                }
+                apply(index, flow, record, their_record, &known, &moves);
+                if atomic::load(&raw const (*flow).state) == State::Hold as u64 {
+                    return Some(drop_for(Reason::Held));
+                }
+                Some(forward(skb, work, flow, &segment))
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn drop_for(reason: Reason) -> i32 {
+    count(reason);
+    TC_ACT_SHOT
+}
+
+/// Loads the headers; `None` when there are none that could be ours.
+#[inline(always)]
+unsafe fn load_headers(skb: *mut __sk_buff, headers: *mut Headers) -> Option<()> {
+    unsafe {
+        // A VLAN's packets are looked at on the VLAN's own device.
+        if (*skb).vlan_present != 0 {
+            return None;
+        }
+        let protocol = (*skb).protocol;
+        let to = (&raw mut (*headers).words).cast::<u32>();
+        let loaded = if protocol == ETH_P_IP {
+            (*headers).v6 = 0;
+            let length = (HEADERS - V4_AT) as u32 * 4;
+            bpf_skb_load_bytes(skb.cast(), ETHERNET, to.add(V4_AT).cast(), length)
+        } else if protocol == ETH_P_IPV6 {
+            (*headers).v6 = 1;
+            bpf_skb_load_bytes(skb.cast(), ETHERNET, to.cast(), HEADERS as u32 * 4)
+        } else {
+            return None;
+        };
+        if loaded == 0 { Some(()) } else { None }
+    }
+}
+
+/// Notes what a packet says that goes to the stack. Whoever looks at it afterwards and finds the
+/// stack where the packets are knows that none is on its way.
+#[inline(always)]
+unsafe fn watch(
+    skb: *mut __sk_buff,
+    work: *mut Work,
+    flow: *mut Flow,
+    segment: &Segment,
+) -> Option<i32> {
+    unsafe {
+        if segment.has(SYN) || segment.has(RST) {
+            return None;
+        }
+        let end = segment.seq.wrapping_add(segment.length());
+        let _ = advance(&raw mut (*flow).sent, end);
+        if segment.options != 0 {
+            let options = &raw mut (*work).options;
+            (*options).begin(&*flow, segment);
+            if let Some(_changed) = translate_options(skb, options, (*work).headers.ip_length())
+                && let Some(value) = (*options).value()
+            {
+                atomic::store(&raw mut (*flow).value, KNOWN | u64::from(value));
+            }
+        }
+        // Held back since we looked? Then it is not for the stack, which was looked at already.
+        if atomic::load(&raw const (*flow).state) == State::Hold as u64 {
+            return Some(drop_for(Reason::Held));
+        }
+        None
+    }
+}
+
+#[inline(always)]
+unsafe fn seen(flow: *const Flow, theirs: *const Flow) -> Seen {
+    unsafe {
+        Seen {
+            sent: atomic::load(&raw const (*flow).sent),
+            acked: atomic::load(&raw const (*flow).acked),
+            edge: atomic::load(&raw const (*flow).edge),
+            fin: atomic::load(&raw const (*flow).fin),
+            their_sent: atomic::load(&raw const (*theirs).sent),
+            their_acked: atomic::load(&raw const (*theirs).acked),
+            their_edge: atomic::load(&raw const (*theirs).edge),
+            their_fin: atomic::load(&raw const (*theirs).fin),
+        }
+    }
+}
+
+/// Moves a number forward; what it was. `None`: it stood there already, or further.
+#[inline(always)]
+unsafe fn advance(word: *mut u64, to: u32) -> Option<u32> {
+    unsafe {
+        for _ in 0..TRIES {
+            let old = atomic::load(word);
+            if old & KNOWN != 0 && !after(to, old as u32) {
+                return None;
+            }
+            if atomic::swap_if(word, old, KNOWN | u64::from(to)) {
+                return Some(old as u32);
+            }
+        }
+        None
+    }
+}
+
+/// Writes down what a segment of direction `index` has changed, and tells of an end.
+#[inline(always)]
+unsafe fn apply(
+    index: u32,
+    flow: *mut Flow,
+    record: *mut Direction,
+    their_record: *mut Direction,
+    known: &Seen,
+    moves: &Moves,
+) {
+    unsafe {
+        if let Some(sent) = moves.sent {
+            advance(&raw mut (*flow).sent, sent);
+            atomic::store(&raw mut (*record).last_activity_ns, bpf_ktime_get_coarse_ns());
+        }
+        if let Some(edge) = moves.edge {
+            advance(&raw mut (*flow).edge, edge);
+        }
+        if let Some(acked) = moves.acked
+            && let Some(before) = advance(&raw mut (*flow).acked, acked)
+        {
+            // The FIN has a number, but is no byte.
+            let fin = u32::from(known.their_fin == KNOWN | u64::from(acked));
+            let bytes = acked.wrapping_sub(before).wrapping_sub(fin);
+            atomic::add(&raw mut (*their_record).kernel_bytes, u64::from(bytes));
+        }
+        if let Some(fin) = moves.fin {
+            atomic::store(&raw mut (*flow).fin, KNOWN | u64::from(fin));
+            notify(index, atomic::load(&raw const (*record).generation), Reason::Finished);
+        }
+        if moves.flags != 0 {
+            let flags = &raw mut (*flow).flags;
+            let before = atomic::load(flags);
+            if before & moves.flags != moves.flags {
+                atomic::store(flags, before | moves.flags);
+                notify(index, atomic::load(&raw const (*record).generation), Reason::Over);
+            }
+        }
+        atomic::add(&raw mut (*record).kernel_skbs, 1);
+    }
+}
+
+/// One option; a callback of `bpf_loop`: not 0 ends it.
+unsafe extern "C" fn step(_nth: u64, context: *mut c_void) -> i64 {
+    // SAFETY: `bpf_loop` gives what `translate_options` gave it.
+    unsafe { i64::from(!(**context.cast::<*mut Options>()).step()) }
+}
+
+/// Loads and translates the options; what the checksum changes by, `None` when there is nothing
+/// that can be read.
+#[inline(always)]
+unsafe fn translate_options(
+    skb: *mut __sk_buff,
+    options: *mut Options,
+    ip_length: u32,
+) -> Option<u32> {
+    unsafe {
+        let length = (*options).length & 63;
+        if length == 0 || length > OPTIONS as u32 {
+            return None;
+        }
+        let at = ETHERNET + ip_length + 20;
+        let bytes = &raw mut (*options).words;
+        if bpf_skb_load_bytes(skb.cast(), at, bytes.cast(), length) != 0 {
+            return None;
+        }
+        if let Some(change) = (*options).usual() {
+            return Some(change);
+        }
+        let before = (*options).sum();
+        // The context of a loop lies on the stack.
+        let mut context = options;
+        bpf_loop(OPTIONS as u32, step as *mut c_void, (&raw mut context).cast(), 0);
+        Some(Options::change(before, (*options).sum()))
+    }
+}
+
+/// Translates the packet and sends it on.
+#[inline(always)]
+unsafe fn forward(skb: *mut __sk_buff, work: *mut Work, flow: *mut Flow, segment: &Segment) -> i32 {
+    unsafe {
+        let headers = &raw mut (*work).headers;
+        let ip_length = (*headers).ip_length();
+        let mut change = (*headers).translate(&*flow, segment);
+        if segment.options != 0 {
+            let options = &raw mut (*work).options;
+            (*options).begin(&*flow, segment);
+            let Some(by) = translate_options(skb, options, ip_length) else {
+                return drop_for(Reason::Untranslated);
+            };
+            if let Some(value) = (*options).value() {
+                atomic::store(&raw mut (*flow).value, KNOWN | u64::from(value));
+            }
+            let (at, length) = (ETHERNET + ip_length + 20, u32::from(segment.options) & 63);
+            let bytes = (&raw const (*options).words).cast();
+            if length == 0 || bpf_skb_store_bytes(skb.cast(), at, bytes, length, 0) != 0 {
+                return drop_for(Reason::Untranslated);
+            }
+            change.segment = added(change.segment, by);
+        }
+        if !store(skb, headers, change) {
+            return drop_for(Reason::Untranslated);
+        }
+        count(Reason::Translated);
+        // Of this host, to this host: it is on its way there already.
+        if (*skb).ingress_ifindex == 0 && (*flow).local != 0 {
+            return TC_ACT_OK;
+        }
+        bpf_redirect_neigh((*flow).device, core::ptr::null_mut(), 0, 0) as i32
+    }
+}
+
+#[inline(always)]
+fn added(a: u32, b: u32) -> u32 {
+    let sum = u64::from(a) + u64::from(b);
+    ((sum & 0xffff_ffff) + (sum >> 32)) as u32
+}
+
+/// Writes the headers back and puts the TCP checksum right: of one that the device is still to
+/// compute only the addresses' part is in the field.
+#[inline(always)]
+unsafe fn store(skb: *mut __sk_buff, headers: *const Headers, change: Change) -> bool {
+    unsafe {
+        let bytes = (&raw const (*headers).words).cast::<u32>();
+        let is_v6 = (*headers).v6 != 0;
+        let stored = if is_v6 {
+            bpf_skb_store_bytes(skb.cast(), ETHERNET, bytes.cast(), HEADERS as u32 * 4, 0)
+        } else {
+            let length = (HEADERS - V4_AT) as u32 * 4;
+            bpf_skb_store_bytes(skb.cast(), ETHERNET, bytes.add(V4_AT).cast(), length, 0)
+        };
+        let at = ETHERNET + (*headers).ip_length() + CHECKSUM;
+        let (addresses, rest) = (u64::from(change.addresses), u64::from(change.segment));
+        let pseudo = u64::from(BPF_F_PSEUDO_HDR);
+        let v6 = if is_v6 { F_IPV6 } else { 0 };
+        stored == 0
+            && bpf_l4_csum_replace(skb.cast(), at, 0, rest, 0) == 0
+            && (bpf_l4_csum_replace(skb.cast(), at, 0, addresses, pseudo | v6) == 0
+                || (v6 != 0 && bpf_l4_csum_replace(skb.cast(), at, 0, addresses, pseudo) == 0))
+    }
+}

@@ -1,0 +1,142 @@
+//! The packet path in the kernel: the program, the devices it is attached to, the keys that it
+//! finds sessions by, and what it does with their packets.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::AsFd,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, Map, MapData},
+    programs::{
+        LinkOrder, SchedClassifier,
+        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, qdisc_add_clsact},
+    },
+};
+use wsproxy_common::{
+    direction::{to_client, to_upstream},
+    layout::{PACKET_PROGRAM, maps},
+    packet::FlowKey,
+};
+
+use super::{Kernel, LoadError, map_error, take};
+use crate::sys::{
+    FlowTable,
+    flow::{Key, SharedFlow},
+};
+
+/// The packet path. It lets all packets go by when this is dropped.
+pub struct Packets {
+    keys: Mutex<HashMap<MapData, Key, u32>>,
+    flows: FlowTable,
+    /// Where the program is attached, by index of device.
+    hooks: Mutex<BTreeMap<u32, SchedClassifierLink>>,
+}
+
+impl Packets {
+    pub(super) fn load(object: &mut Ebpf, directions: u32) -> Result<Self, LoadError> {
+        let keys = take(object, maps::KEYS)?;
+        let flows = object.take_map(maps::FLOWS).ok_or(LoadError::Missing(maps::FLOWS))?;
+        let Map::Array(flows) = &flows else {
+            return Err(LoadError::Missing(maps::FLOWS));
+        };
+        let flows = FlowTable::map(Some(flows.fd().as_fd()), directions as usize)
+            .map_err(LoadError::Map)?;
+        let program: &mut SchedClassifier = object
+            .program_mut(PACKET_PROGRAM)
+            .ok_or(LoadError::Missing(PACKET_PROGRAM))?
+            .try_into()
+            .map_err(|e: aya::programs::ProgramError| LoadError::refused(&e))?;
+        program.load().map_err(|e| LoadError::refused(&e))?;
+        Ok(Self { keys: Mutex::new(keys), flows, hooks: Mutex::default() })
+    }
+
+    /// What is done with packets of a session: of those from the client, from the upstream.
+    #[must_use]
+    pub fn flows(&self, slot: u32) -> [&SharedFlow; 2] {
+        let all = self.flows.records();
+        [&all[to_upstream(slot) as usize], &all[to_client(slot) as usize]]
+    }
+
+    fn keys(&self) -> MutexGuard<'_, HashMap<MapData, Key, u32>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the program look at the packets of a session.
+    ///
+    /// # Errors
+    /// What `bpf(2)` says: `EEXIST` when another session has these addresses and ports, `E2BIG`
+    /// or `ENOMEM`. Nothing has changed then.
+    pub fn enlist(&self, slot: u32, of: &[FlowKey; 2]) -> io::Result<()> {
+        /// `BPF_NOEXIST`.
+        const NEW: u64 = 1;
+        let mut keys = self.keys();
+        keys.insert(Key(of[0]), to_upstream(slot), NEW).map_err(map_error)?;
+        keys.insert(Key(of[1]), to_client(slot), NEW).map_err(|error| {
+            let _removed = keys.remove(&Key(of[0]));
+            map_error(error)
+        })
+    }
+
+    /// Has the packets of a session go to the stack again.
+    pub fn dismiss(&self, of: &[FlowKey; 2]) {
+        let mut keys = self.keys();
+        for key in of {
+            let _removed = keys.remove(&Key(*key));
+        }
+    }
+
+    /// Keys in the map, for tests: 0 when no session is on the packet path.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.keys().keys().filter(Result::is_ok).count()
+    }
+
+    fn hooks(&self) -> MutexGuard<'_, BTreeMap<u32, SchedClassifierLink>> {
+        self.hooks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets devices that are gone: their index may be another one's later.
+    pub fn keep(&self, exists: impl Fn(u32) -> bool) {
+        self.hooks().retain(|device, _| exists(*device));
+    }
+
+    /// Whether the program looks at the packets of a device.
+    #[must_use]
+    pub fn is_attached(&self, device: u32) -> bool {
+        self.hooks().contains_key(&device)
+    }
+}
+
+impl Kernel {
+    /// Has the packet path's program see what comes in over a device; of loopback, what goes out.
+    ///
+    /// # Errors
+    /// What the kernel says; `Unsupported` without the packet path.
+    pub fn attach_to_device(&self, device: u32, name: &str, loopback: bool) -> io::Result<()> {
+        let unsupported = || io::Error::from(io::ErrorKind::Unsupported);
+        let packets = self.packets.as_ref().ok_or_else(unsupported)?;
+        let mut hooks = packets.hooks();
+        if hooks.contains_key(&device) {
+            return Ok(());
+        }
+        let mut object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = object.program_mut(PACKET_PROGRAM).ok_or_else(unsupported)?;
+        let program: &mut SchedClassifier = program.try_into().map_err(io::Error::other)?;
+        let place = if loopback { TcAttachType::Egress } else { TcAttachType::Ingress };
+        let tcx = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let link = program.attach_with_options(name, place, tcx).or_else(|_no_tcx| {
+            // A kernel before 6.6: the classical filter. The queueing discipline may be there.
+            let _there = qdisc_add_clsact(name);
+            let classical = TcAttachOptions::Netlink(NlOptions::default());
+            program.attach_with_options(name, place, classical)
+        });
+        let link = link.and_then(|link| program.take_link(link));
+        let link = link.map_err(|error| io::Error::other(super::first_line(&error)))?;
+        hooks.insert(device, link);
+        Ok(())
+    }
+}

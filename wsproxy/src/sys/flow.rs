@@ -1,0 +1,102 @@
+//! [`Flow`] as user space sees it, and what aya wants of the types of its maps.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use wsproxy_common::packet::{Flow, FlowKey, KNOWN, State};
+
+const WORDS: usize = size_of::<Flow>() / 8;
+
+/// A [`Flow`] in memory that BPF programs on other CPUs read and write.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct SharedFlow([AtomicU64; WORDS]);
+
+const _: () = assert!(size_of::<SharedFlow>() == size_of::<Flow>());
+
+impl SharedFlow {
+    const STATE: usize = std::mem::offset_of!(Flow, state) / 8;
+
+    /// What is there now, word by word.
+    #[must_use]
+    pub fn load(&self) -> Flow {
+        let words = self.0.each_ref().map(|word| word.load(Ordering::SeqCst));
+        // SAFETY: `Flow` is `repr(C)`, has this size and alignment or less, no padding, and every
+        // bit pattern is a value of it.
+        unsafe { std::mem::transmute::<[u64; WORDS], Flow>(words) }
+    }
+
+    /// Writes everything but the state: for who has seen to it that BPF does not look.
+    pub fn store(&self, flow: &Flow) {
+        // SAFETY: as above: no padding, so every byte is initialised.
+        let words = unsafe { std::mem::transmute::<Flow, [u64; WORDS]>(*flow) };
+        for (at, (word, value)) in self.0.iter().zip(words).enumerate() {
+            if at != Self::STATE {
+                word.store(value, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// What BPF does with packets from now on.
+    pub fn set_state(&self, state: State) {
+        self.0[Self::STATE].store(state as u64, Ordering::SeqCst);
+    }
+
+    /// What BPF does with packets.
+    #[must_use]
+    pub fn state(&self) -> State {
+        State::from_word(self.0[Self::STATE].load(Ordering::SeqCst))
+    }
+
+    fn number(&self, offset: usize) -> Option<u32> {
+        let word = self.0[offset / 8].load(Ordering::SeqCst);
+        (word & KNOWN != 0).then_some(word as u32)
+    }
+
+    /// Behind the last byte that S has sent.
+    #[must_use]
+    pub fn sent(&self) -> Option<u32> {
+        self.number(std::mem::offset_of!(Flow, sent))
+    }
+
+    /// What S has acknowledged, in T's numbers.
+    #[must_use]
+    pub fn acked(&self) -> Option<u32> {
+        self.number(std::mem::offset_of!(Flow, acked))
+    }
+
+    /// The last TSval of S.
+    #[must_use]
+    pub fn value(&self) -> Option<u32> {
+        self.number(std::mem::offset_of!(Flow, value))
+    }
+
+    /// Behind the FIN of S.
+    #[must_use]
+    pub fn fin(&self) -> Option<u32> {
+        self.number(std::mem::offset_of!(Flow, fin))
+    }
+
+    /// [`Flow::flags`].
+    #[must_use]
+    pub fn flags(&self) -> u64 {
+        self.0[std::mem::offset_of!(Flow, flags) / 8].load(Ordering::SeqCst)
+    }
+
+    /// Changes the device that T is reached through.
+    pub fn set_device(&self, device: u32) {
+        const AT: usize = std::mem::offset_of!(Flow, device) / 8;
+        let mut flow = self.load();
+        flow.device = device;
+        // SAFETY: as in `store`.
+        let words = unsafe { std::mem::transmute::<Flow, [u64; WORDS]>(flow) };
+        self.0[AT].store(words[AT], Ordering::SeqCst);
+    }
+}
+
+// SAFETY: integers only, no padding (nine u32), every bit pattern is valid.
+unsafe impl aya::Pod for Key {}
+
+/// [`FlowKey`], in a type of this crate, as aya wants it.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct Key(pub FlowKey);
