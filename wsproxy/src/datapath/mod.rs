@@ -10,6 +10,8 @@ mod engine;
 pub mod entry;
 pub mod frames;
 pub mod lane;
+#[allow(dead_code, reason = "the engine does not use it yet")]
+pub(crate) mod packet;
 mod pings;
 mod report;
 mod session;
