@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub mod flow;
+pub mod repair;
 
 use std::{
     io,
