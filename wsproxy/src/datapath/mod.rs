@@ -10,8 +10,8 @@ mod engine;
 pub mod entry;
 pub mod frames;
 pub mod lane;
-#[allow(dead_code, reason = "the engine does not use it yet")]
-pub(crate) mod packet;
+#[allow(dead_code, reason = "parts of the packet path, not all in use yet")]
+mod packet;
 mod pings;
 mod report;
 mod session;

@@ -1,5 +1,7 @@
-//! The packet path: after the handshake a session's packets are translated and
-//! redirected, one by one, and the gateway's TCP sees none of them.
+//! The packet path: after the handshake both TCP connections of a session are one byte stream
+//! shifted by constants, and the kernel translates and redirects packet by packet. The gateway's
+//! sockets are frozen meanwhile, and its TCP sees none of the packets.
 
 mod netlink;
+pub mod socket;
 pub mod ways;
