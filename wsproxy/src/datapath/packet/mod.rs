@@ -3,5 +3,6 @@
 //! sockets are frozen meanwhile, and its TCP sees none of the packets.
 
 mod netlink;
+pub mod plan;
 pub mod socket;
 pub mod ways;

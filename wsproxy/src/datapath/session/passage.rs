@@ -1,0 +1,416 @@
+//! The packet path as a session sees it: getting there, being there, coming back.
+//! `ARCHITECTURE.md`, "The packet path", has the rules.
+
+use std::{
+    io,
+    os::fd::AsFd,
+    sync::atomic::{Ordering, fence},
+    time::{Duration, Instant},
+};
+
+use wsproxy_common::packet::{FLAG_FIN_ACKED, FLAG_RESET, Flow, FlowKey, State};
+
+use super::{CLIENT, Cause, Session, UPSTREAM, now_ns, records};
+use crate::{
+    datapath::{
+        Path, Shared,
+        bpf::packet::Packets,
+        lane::{Attachment, Lane},
+        packet::{
+            plan::{self, Ineligible, Plan},
+            socket::{self, Frozen},
+        },
+    },
+    sys,
+};
+
+/// Runs of the lanes after which a session that was not quiet is looked at again, at most.
+const MOST_RUNS: u32 = 64;
+/// A session that moves bytes and was not quiet in so many tries stays where it is.
+const TRIES: u32 = 200;
+/// How long the addresses of a session are kept after its end: a last acknowledgement may be
+/// lost, and the FIN before it come once more.
+pub(in crate::datapath) const TIME_WAIT: Duration = Duration::from_secs(2);
+
+/// Where a session is between its sockets and the packet path.
+#[derive(Debug)]
+enum Stage {
+    /// Its packets are noted; its sockets carry it.
+    Watched,
+    /// Its packets are translated; its sockets are frozen, as they were then, in ns.
+    Translated([Frozen; 2], u64),
+}
+
+/// What a session has of the packet path.
+#[derive(Debug)]
+pub(super) struct Passage {
+    plan: Plan,
+    keys: [FlowKey; 2],
+    stage: Stage,
+    /// Times that it was not quiet.
+    tries: u32,
+    /// Runs of the lanes until it is looked at again.
+    runs: u32,
+}
+
+/// What the packets of a session have told.
+pub(in crate::datapath) enum News {
+    /// It goes on.
+    Runs,
+    /// It is over.
+    Over(Cause),
+}
+
+/// The addresses of a session that is over, until nothing of it can come any more.
+pub(in crate::datapath) struct Remains {
+    place: super::Reservation,
+    keys: [FlowKey; 2],
+}
+
+impl Remains {
+    /// Nothing can come any more.
+    pub(in crate::datapath) fn bury(self, shared: &Shared) {
+        if let Some(packets) = packets(shared) {
+            let_go(packets, self.place.slot(), &self.keys);
+        }
+    }
+}
+
+fn packets(shared: &Shared) -> Option<&Packets> {
+    shared.kernel.as_ref()?.packets()
+}
+
+fn let_go(packets: &Packets, slot: u32, keys: &[FlowKey; 2]) {
+    packets.dismiss(keys);
+    for flow in packets.flows(slot) {
+        flow.set_state(State::Off);
+    }
+}
+
+impl Session {
+    /// Whether its packets are translated.
+    pub(in crate::datapath) fn is_translated(&self) -> bool {
+        self.passage.as_ref().is_some_and(|passage| matches!(passage.stage, Stage::Translated(..)))
+    }
+
+    /// Whether its packets are noted, so that they can be translated at a quiet moment.
+    pub(in crate::datapath) fn is_watched(&self) -> bool {
+        self.passage.as_ref().is_some_and(|passage| matches!(passage.stage, Stage::Watched))
+    }
+
+    /// Has its packets noted from now on, if it may go the packet path.
+    pub(in crate::datapath) fn watch(&mut self, shared: &Shared) {
+        let (Some(kernel), Some(paths)) = (&shared.kernel, &shared.paths) else { return };
+        if !std::mem::take(&mut self.may_be_translated) || !self.may_change() {
+            return;
+        }
+        let sockets = self.ends.each_ref().map(AsFd::as_fd);
+        let watched = paths.plan(kernel, sockets).and_then(|plan| {
+            let keys = plan.keys();
+            let packets = kernel.packets().ok_or(Ineligible::NotTcp)?;
+            self.place.mark_used();
+            for flow in packets.flows(self.place.slot()) {
+                flow.store(&Flow::default());
+                flow.set_state(State::Watch);
+            }
+            packets.enlist(self.place.slot(), &keys).map_err(Ineligible::Refused)?;
+            Ok(Passage { plan, keys, stage: Stage::Watched, tries: 0, runs: 0 })
+        });
+        match watched {
+            Ok(passage) => self.passage = Some(Box::new(passage)),
+            Err(reason) => self.not_translated(shared, &reason),
+        }
+    }
+
+    fn not_translated(&self, shared: &Shared, reason: &Ineligible) {
+        let error = io::Error::other(reason.to_string());
+        shared.observer.fell_back(&self.meta, reason.label(), &error);
+    }
+
+    /// Nothing about it is in between: no bytes in hand, no end under way.
+    fn may_change(&self) -> bool {
+        self.has_read_all()
+            && self.closing.is_none()
+            && self.broken_off.is_none()
+            && self.lost.is_none()
+            && self.first_finished.is_none()
+            && !self.hung_up.contains(&true)
+            && self.lanes.iter().all(|lane| lane.may_enter() && lane.in_hand() == 0)
+    }
+
+    /// After the lanes ran: whether this may be the moment.
+    pub(in crate::datapath) fn is_moment(&mut self) -> bool {
+        if !self.is_watched() || !self.may_change() {
+            return false;
+        }
+        let Some(passage) = &mut self.passage else { return false };
+        passage.runs = passage.runs.saturating_sub(1);
+        passage.runs == 0
+    }
+
+    /// Has its packets translated from now on, if nothing of it is on its way. Whether they are.
+    pub(in crate::datapath) fn translate(&mut self, shared: &Shared) -> bool {
+        let Some(packets) = packets(shared) else { return false };
+        if !self.is_watched() || !self.may_change() {
+            return false;
+        }
+        let Some(mut passage) = self.passage.take() else { return false };
+        let flows = packets.flows(self.place.slot());
+        let seen = flows.map(|flow| flow.sent().is_some());
+        if seen != [true; 2] {
+            // Nothing has come from a side since it is watched: what came before may still be on
+            // its way to the socket.
+            self.passage = Some(passage);
+            return false;
+        }
+        for flow in flows {
+            flow.set_state(State::Hold);
+        }
+        // A program that saw the old state has noted its packet before it looks again.
+        fence(Ordering::SeqCst);
+        match self.freeze(&passage.plan, flows) {
+            Ok(Some(at)) => {
+                for (flow, becomes) in flows.into_iter().zip(passage.plan.flows(&at)) {
+                    flow.store(&becomes);
+                }
+                fence(Ordering::SeqCst);
+                for flow in flows {
+                    flow.set_state(State::Forward);
+                }
+                self.clear_under_way(&passage.plan, &at);
+                passage.stage = Stage::Translated(at.frozen, now_ns());
+                passage.tries = 0;
+                self.passage = Some(passage);
+                self.moved_to(shared, Path::Packet);
+                shared.entered.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            Ok(None) => {
+                for flow in flows {
+                    flow.set_state(State::Watch);
+                }
+                passage.tries += 1;
+                passage.runs = (1 << passage.tries.min(6)).min(MOST_RUNS);
+                let tries = passage.tries;
+                self.passage = Some(passage);
+                if tries >= TRIES {
+                    self.unwatch(shared);
+                    self.not_translated(shared, &Ineligible::Busy);
+                }
+                false
+            }
+            Err(reason) => {
+                self.passage = Some(passage);
+                self.unwatch(shared);
+                self.not_translated(shared, &reason);
+                false
+            }
+        }
+    }
+
+    /// Its packets are not noted any more; they go to its sockets as before.
+    pub(super) fn unwatch(&mut self, shared: &Shared) {
+        if let Some(passage) = self.passage.take()
+            && let Some(packets) = packets(shared)
+        {
+            let_go(packets, self.place.slot(), &passage.keys);
+        }
+    }
+
+    /// Freezes both sockets and looks whether they are where the packets are; if not, nothing
+    /// has changed.
+    fn freeze(
+        &self,
+        plan: &Plan,
+        flows: [&sys::flow::SharedFlow; 2],
+    ) -> Result<Option<plan::Instant>, Ineligible> {
+        let refused = Ineligible::Refused;
+        let sockets = self.ends.each_ref().map(AsFd::as_fd);
+        let mut in_flight = [0; 2];
+        for (bytes, socket) in in_flight.iter_mut().zip(sockets) {
+            *bytes = sys::tcp_unacknowledged(socket).map_err(refused)?;
+        }
+        // What is under way to a side must not be acknowledged to the other one.
+        let first = socket::freeze(sockets[0], in_flight[1] == 0).map_err(refused)?;
+        let Some(first) = first else { return Ok(None) };
+        let second = socket::freeze(sockets[1], in_flight[0] == 0);
+        let Ok(Some(second)) = second else {
+            socket::unfreeze(sockets[0], &first).map_err(refused)?;
+            return second.map_err(refused).map(|_| None);
+        };
+        let at = plan::Instant {
+            frozen: [first, second],
+            in_flight: [first.unacknowledged, second.unacknowledged],
+            values: flows.map(|flow| flow.value().unwrap_or_default()),
+        };
+        let quiet = (0..2).all(|side| {
+            let frozen = &at.frozen[side];
+            let unsaid = frozen.rcv_seq.wrapping_sub(frozen.window.rcv_wup);
+            flows[side].sent() == Some(frozen.rcv_seq)
+                && at.in_flight[1 - side] <= unsaid
+                && (!plan.has_timestamps() || flows[side].value().is_some())
+        });
+        let fits = plan.check_mss(&at.frozen);
+        if quiet && fits.is_ok() {
+            return Ok(Some(at));
+        }
+        for (socket, frozen) in sockets.into_iter().zip(&at.frozen) {
+            socket::unfreeze(socket, frozen).map_err(refused)?;
+        }
+        fits.map(|()| None)
+    }
+
+    /// What a socket had under way its peer's peer sends again, if need be: the socket must not.
+    fn clear_under_way(&self, plan: &Plan, at: &plan::Instant) {
+        for side in [CLIENT, UPSTREAM] {
+            if at.in_flight[side] > 0 {
+                let revival = plan.as_it_was(side, &at.frozen[side]);
+                let cleared = socket::refreeze(self.socket(side), &revival);
+                if let Err(error) = cleared {
+                    tracing::warn!(%error, session = self.meta.id, "a frozen socket kept its queue");
+                }
+            }
+        }
+    }
+
+    fn moved_to(&mut self, shared: &Shared, path: Path) {
+        shared.live(self.path).fetch_sub(1, Ordering::Relaxed);
+        self.path = path;
+        shared.live(path).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What its packets have told since this was asked last.
+    pub(in crate::datapath) fn news(&mut self, shared: &Shared, now: u64) -> News {
+        let Some(packets) = packets(shared).filter(|_| self.is_translated()) else {
+            return News::Runs;
+        };
+        let flows = packets.flows(self.place.slot());
+        let flags = flows.map(|flow| flow.flags());
+        if self.first_finished.is_none() {
+            self.first_finished = [CLIENT, UPSTREAM].into_iter().find(|s| flows[*s].fin().is_some());
+            if self.first_finished.is_some() {
+                let record = records(shared, self.place.slot())[CLIENT];
+                record.last_activity_ns.store(now, Ordering::Relaxed);
+            }
+        }
+        if let Some(side) = (0..2).find(|side| flags[*side] & FLAG_RESET != 0) {
+            let error = io::ErrorKind::ConnectionReset.into();
+            return News::Over(Cause::Broke { side, error });
+        }
+        let ended = |side: usize| flags[1 - side] & FLAG_FIN_ACKED != 0;
+        if ended(CLIENT) && ended(UPSTREAM) { News::Over(Cause::Finished) } else { News::Runs }
+    }
+
+    /// Lets nothing new in: what is under way comes to its end.
+    pub(in crate::datapath) fn settle(&self, shared: &Shared) {
+        if let Some(packets) = packets(shared).filter(|_| self.is_translated()) {
+            for flow in packets.flows(self.place.slot()) {
+                flow.set_state(State::Settle);
+            }
+        }
+    }
+
+    /// Comes back to user space, if nothing is under way; whether it has. An error: it can't.
+    pub(in crate::datapath) fn come_back(&mut self, shared: &Shared) -> io::Result<bool> {
+        let Some(packets) = packets(shared).filter(|_| self.is_translated()) else {
+            return Ok(true);
+        };
+        let flows = packets.flows(self.place.slot());
+        let quiet = || (0..2).all(|side| flows[side].sent() == flows[1 - side].acked());
+        let states = flows.map(|flow| flow.state());
+        if !quiet() {
+            return Ok(false);
+        }
+        for flow in flows {
+            flow.set_state(State::Hold);
+        }
+        fence(Ordering::SeqCst);
+        if !quiet() {
+            for (flow, state) in flows.into_iter().zip(states) {
+                flow.set_state(state);
+            }
+            return Ok(false);
+        }
+        let revived = self.revive(packets);
+        if let Some(passage) = self.passage.take() {
+            let_go(packets, self.place.slot(), &passage.keys);
+        }
+        self.moved_to(shared, Path::Relay);
+        for lane in &mut self.lanes {
+            *lane = Lane::new(Attachment::None, &[]);
+        }
+        revived.map(|()| true)
+    }
+
+    /// Brings both sockets to life, where the packets are now.
+    fn revive(&self, packets: &Packets) -> io::Result<()> {
+        let Some(Passage { plan, stage: Stage::Translated(frozen, since), .. }) =
+            self.passage.as_deref()
+        else {
+            return Ok(());
+        };
+        let flows = packets.flows(self.place.slot()).map(|flow| flow.load());
+        let ms = (now_ns().saturating_sub(*since) / 1_000_000) as u32;
+        let mut result = Ok(());
+        for side in [CLIENT, UPSTREAM] {
+            let (near, far) = (&flows[side], &flows[1 - side]);
+            let revival = plan.revival(side, near, far, &frozen[side], ms);
+            let revived = socket::revive(self.socket(side), &revival);
+            result = result.and(revived);
+        }
+        result
+    }
+
+    /// The session ends: whether by its own packets, or because we say so. In the second case the
+    /// sockets come to life, so that closing them resets both sides. What is left of it then.
+    pub(super) fn leave_packet_path(&mut self, shared: &Shared, cause: &Cause) -> Option<[FlowKey; 2]> {
+        let translated = self.is_translated();
+        let packets = packets(shared)?;
+        let by_peers = matches!(cause, Cause::Finished | Cause::Broke { .. });
+        if translated && !by_peers {
+            for flow in packets.flows(self.place.slot()) {
+                flow.set_state(State::Hold);
+            }
+            // What can't be brought to life is silent, and its peer is reset by the stack when it
+            // says something.
+            let _revived = self.revive(packets);
+        }
+        let passage = self.passage.take()?;
+        if translated && by_peers {
+            for flow in packets.flows(self.place.slot()) {
+                flow.set_state(State::Ended);
+            }
+            return Some(passage.keys);
+        }
+        let_go(packets, self.place.slot(), &passage.keys);
+        None
+    }
+
+    /// What is left of a session whose packets still go by.
+    pub(super) fn remains(place: super::Reservation, keys: [FlowKey; 2]) -> Remains {
+        Remains { place, keys }
+    }
+
+    /// Routes or devices have changed: packets go where their peers are now.
+    pub(in crate::datapath) fn look_at_ways(&mut self, shared: &Shared) {
+        let (Some(kernel), Some(paths)) = (&shared.kernel, &shared.paths) else { return };
+        let Some(packets) = kernel.packets() else { return };
+        let Some(passage) = &mut self.passage else { return };
+        if let Ok(devices) = paths.look_again(kernel, &mut passage.plan)
+            && matches!(passage.stage, Stage::Translated(..))
+        {
+            for (flow, device) in packets.flows(self.place.slot()).into_iter().zip(devices) {
+                flow.set_device(device);
+            }
+        }
+    }
+}
+
+/// A session on the packet path is to be closed: it comes back to user space first.
+pub(in crate::datapath) struct Settling {
+    pub(in crate::datapath) slot: u32,
+    pub(in crate::datapath) id: u64,
+    pub(in crate::datapath) why: crate::datapath::Ending,
+    pub(in crate::datapath) farewells: [crate::datapath::Farewell; 2],
+    pub(in crate::datapath) deadline: Instant,
+}
