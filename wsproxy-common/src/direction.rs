@@ -59,8 +59,9 @@ pub struct Direction {
     pub follow: u64,
     /// What the frames of S may look like. Written by user space before the sockets enter.
     pub rules: Rules,
-    /// Room for more of user space's own.
-    pub reserved_user: u64,
+    /// Bytes that T acknowledged on the packet path, over the life of this slot (never reset).
+    /// Written by BPF.
+    pub packet_bytes: u64,
 
     /// Where the stream stands in its frames, and what has passed, as of the bytes in `handed`
     /// that come from S. Written by the owner: by BPF after it has announced a packet in `handed`

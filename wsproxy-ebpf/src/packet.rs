@@ -202,7 +202,7 @@ unsafe fn apply(
             // The FIN has a number, but is no byte.
             let fin = u32::from(known.their_fin == KNOWN | u64::from(acked));
             let bytes = acked.wrapping_sub(before).wrapping_sub(fin);
-            atomic::add(&raw mut (*their_record).kernel_bytes, u64::from(bytes));
+            atomic::add(&raw mut (*their_record).packet_bytes, u64::from(bytes));
         }
         if let Some(fin) = moves.fin {
             atomic::store(&raw mut (*flow).fin, KNOWN | u64::from(fin));

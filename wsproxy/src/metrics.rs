@@ -284,7 +284,7 @@ fn raise(counter: &IntCounter, total: u64) {
 
 impl Live {
     fn read(&self, datapath: &Datapath) {
-        for path in [Path::Sockmap, Path::Relay] {
+        for path in Path::ALL {
             self.sessions.with_label_values(&[path.label()]).set(datapath.live(path));
         }
         self.connections.set(i64::from(datapath.taken()));
@@ -300,6 +300,7 @@ impl Live {
             let bytes = |path: Path| self.bytes.with_label_values(&[direction, path.label()]);
             raise(&bytes(Path::Sockmap), carried.kernel);
             raise(&bytes(Path::Relay), carried.relay);
+            raise(&bytes(Path::Packet), carried.packet);
         }
         for (reason, count) in datapath.reasons() {
             raise(&self.verdicts.with_label_values(&[reason.label()]), count);

@@ -37,7 +37,7 @@ pub struct SharedDirection {
     pub generation: AtomicU64,
     pub follow: AtomicU64,
     rules: [AtomicU64; RULES_WORDS],
-    reserved_user: AtomicU64,
+    pub packet_bytes: AtomicU64,
     cursor: [AtomicU64; CURSOR_WORDS],
 }
 
@@ -100,6 +100,7 @@ const _: () = {
     assert!(offset_of!(SharedDirection, generation) == offset_of!(Direction, generation));
     assert!(offset_of!(SharedDirection, follow) == offset_of!(Direction, follow));
     assert!(offset_of!(SharedDirection, rules) == offset_of!(Direction, rules));
+    assert!(offset_of!(SharedDirection, packet_bytes) == offset_of!(Direction, packet_bytes));
     assert!(offset_of!(SharedDirection, cursor) == offset_of!(Direction, cursor));
 };
 

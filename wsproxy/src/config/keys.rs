@@ -254,7 +254,8 @@ pub const KEYS: &[Key] = &[
     key("access_log", "format", Choice(&["off", "json", "combined"]), "\"off\"", "", "a line for each plain request and for each session when it ends"),
     key("access_log", "path", File, "", "without it, standard output", "the file, opened again on SIGUSR1").such_as("\"/var/log/wsproxy/access.log\""),
     //
-    key("datapath", "mode", Choice(&["auto", "sockmap", "relay"]), "\"auto\"", "", "`\"sockmap\"` where the kernel cannot ends the start with an error; `\"auto\"` falls back to `\"relay\"`"),
+    key("datapath", "mode", Choice(&["auto", "packet", "sockmap", "relay"]), "\"auto\"", "", "`\"packet\"` and `\"sockmap\"` where the kernel cannot end the start with an error; `\"auto\"` takes, for each session, the best of them that is possible (see `docs/PACKET-PATH.md`)"),
+    key("datapath", "packets", Bool, "true", "", "whether `\"auto\"` may translate packets of sessions instead of terminating their TCP: they bypass iptables, nftables and conntrack then (see `docs/PACKET-PATH.md`)"),
     key("datapath", "workers", Integer, "\"auto\"", "`1` to `64`, or `\"auto\"`: the number of CPUs", "threads of each kind: so many accept connections and serve HTTP, so many carry sessions; each has its connections, or its sessions, for as long as they last"),
     key("datapath", "settle", Duration, "\"100ms\"", "`1ms` to `30d`, or `\"off\"`", "a session younger than this is relayed in user space; an older one enters the kernel at the first moment when that is the cheaper path for it: it is silent for a second, or its messages are small and come one at a time. Where one wake-up of a worker serves many sockets, and for bulk, user space is cheaper (see `docs/BENCHMARKS.md`). `\"off\"`, and in the demo: every session enters the kernel at once, whatever it does"),
     //

@@ -148,10 +148,13 @@ pub enum Source {
 /// How bytes are moved once a session is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
 pub enum DatapathMode {
-    /// `sockmap` where the kernel can, else `relay`.
+    /// `packet` where the session can, `sockmap` where the kernel can, else `relay`.
     Auto,
     /// In the kernel, by BPF; an error where it cannot.
     Sockmap,
+    /// In the kernel, packet by packet and at once, where a session allows it; an error where the
+    /// kernel cannot.
+    Packet,
     /// Through user space.
     Relay,
 }

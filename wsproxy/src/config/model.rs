@@ -469,11 +469,18 @@ pub struct Datapath {
     /// For how long a session is relayed before it may enter the kernel; `None`: it enters at
     /// once.
     pub settle: Option<Wait>,
+    /// Whether sessions may go the packet path.
+    pub packets: bool,
 }
 
 impl Default for Datapath {
     fn default() -> Self {
-        Self { mode: DatapathMode::Auto, workers: Setting::Auto, settle: Some(Wait::of::<100>()) }
+        Self {
+            mode: DatapathMode::Auto,
+            workers: Setting::Auto,
+            settle: Some(Wait::of::<100>()),
+            packets: true,
+        }
     }
 }
 

@@ -33,7 +33,7 @@ use super::{
     entry::Batches,
     frames::Numbers,
     lane::Want,
-    session::{CLIENT, Cause, Progress, Session, UPSTREAM, now_ns},
+    session::{CLIENT, Cause, Progress, Remains, Session, Settling, TIME_WAIT, UPSTREAM, now_ns},
 };
 
 /// Events of one `epoll_wait`.
@@ -82,6 +82,10 @@ struct Engine {
     entering: VecDeque<(u32, u64)>,
     /// Sessions that one side has broken off, by slot and number, and when to look at them again.
     last_words: VecDeque<(Instant, u32, u64)>,
+    /// Sessions that come back from the packet path to be closed.
+    settling: Vec<Settling>,
+    /// What is left of sessions whose packets may still come, and until when.
+    remains: VecDeque<(Instant, Remains)>,
     batches: Batches,
     timers: Timers,
     numbers: Numbers,
@@ -122,6 +126,8 @@ impl Engine {
             newcomers: VecDeque::new(),
             entering: VecDeque::new(),
             last_words: VecDeque::new(),
+            settling: Vec::new(),
+            remains: VecDeque::new(),
             batches: Batches::default(),
             timers: Timers::default(),
             numbers: Numbers::seeded(),
@@ -167,6 +173,8 @@ impl Engine {
             self.look_at_newcomers(clock, now);
             self.enter_some(now);
             self.look_at_last_words(clock, now);
+            self.look_at_settling(clock, now);
+            self.look_at_remains(clock);
             self.look_at_timers(now);
             if clock >= self.next_sweep {
                 self.sweep(now);
@@ -177,17 +185,21 @@ impl Engine {
                 session.end(&self.shared, Cause::Late);
             }
         }
+        for (_, remains) in self.remains.drain(..) {
+            remains.bury(&self.shared);
+        }
     }
 
     fn timeout(&self) -> Option<Timespec> {
         let wait = if !self.queues[TURN].is_empty() || !self.entering.is_empty() {
             Duration::ZERO
-        } else if !self.queues[LATER].is_empty() {
+        } else if !self.queues[LATER].is_empty() || !self.settling.is_empty() {
             MOMENT
-        } else if self.count > 0 {
+        } else if self.count > 0 || !self.remains.is_empty() {
             let first = |list: &VecDeque<(Instant, u32, u64)>| list.front().map(|(due, ..)| *due);
             let firsts = [first(&self.newcomers), first(&self.last_words)].into_iter().flatten();
-            let due = firsts.fold(self.next_sweep, Instant::min);
+            let end = self.remains.front().map(|(due, _)| *due);
+            let due = firsts.chain(end).fold(self.next_sweep, Instant::min);
             let wait = due.saturating_duration_since(Instant::now());
             let timer = self.timers.next().map(|at| at.saturating_sub(now_ns()));
             timer.map_or(wait, |ns| wait.min(Duration::from_nanos(ns)))
@@ -252,6 +264,9 @@ impl Engine {
         if record.is_some_and(|r| r.generation.load(Ordering::SeqCst) == generation) {
             let slot = slot_of(direction);
             let side = (direction & 1) as usize;
+            if self.session(slot).is_some_and(|session| session.is_translated()) {
+                return self.hear_packets(slot, now);
+            }
             if let Some(session) = self.session(slot) {
                 session.given_back(side, &shared, now);
                 self.run_lanes(slot, [side == CLIENT, side == UPSTREAM], now, false);
@@ -294,6 +309,10 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(at).and_then(Option::as_deref_mut) else {
             return;
         };
+        if session.is_translated() {
+            // Of before it was frozen.
+            return;
+        }
         if flags.contains(EventFlags::ERR)
             && let Some(error) = session.socket_error(side)
         {
@@ -317,6 +336,9 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(at).and_then(Option::as_deref_mut) else {
             return;
         };
+        if session.is_translated() {
+            return;
+        }
         for side in [CLIENT, UPSTREAM] {
             if !lanes[side] {
                 continue;
@@ -359,6 +381,9 @@ impl Engine {
                 return self.end(slot, Cause::Failed(error.into()));
             }
         }
+        if session.is_moment() {
+            session.translate(&self.shared);
+        }
     }
 
     fn run_queue(&mut self, queue: usize, now: u64) {
@@ -379,7 +404,9 @@ impl Engine {
             if self.count == 0 {
                 self.timers.clear();
             }
-            session.end(&self.shared, cause);
+            if let Some(remains) = session.end(&self.shared, cause) {
+                self.remains.push_back((Instant::now() + TIME_WAIT, remains));
+            }
         }
     }
 }

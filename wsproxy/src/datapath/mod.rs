@@ -51,8 +51,23 @@ pub enum Mode {
     Auto,
     /// The kernel, or no start.
     Sockmap,
+    /// The packet path for every session that can go it, at once; or no start.
+    Packet,
     /// User space; loads nothing, needs no privilege.
     Relay,
+}
+
+impl Mode {
+    /// As the configuration names it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Sockmap => "sockmap",
+            Self::Packet => "packet",
+            Self::Relay => "relay",
+        }
+    }
 }
 
 /// What carries a session.
@@ -62,15 +77,21 @@ pub enum Path {
     Sockmap,
     /// User space copies.
     Relay,
+    /// Its packets are translated.
+    Packet,
 }
 
 impl Path {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Sockmap, Self::Relay, Self::Packet];
+
     /// Label for metrics and logs.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::Sockmap => "sockmap",
             Self::Relay => "relay",
+            Self::Packet => "packet",
         }
     }
 }
@@ -96,6 +117,8 @@ pub struct Options {
     pub window: Duration,
     /// When sessions enter the kernel, where it can carry them.
     pub entry: Entry,
+    /// Whether sessions may go the packet path.
+    pub packets: bool,
 }
 
 /// The client's side of a session.
@@ -117,6 +140,8 @@ pub struct Terms {
     pub half_closed: Option<Duration>,
     /// Its frames are followed, and this is known and wanted of them; `None`: they are not.
     pub frames: Option<Frames>,
+    /// Its packets may not be translated.
+    pub no_packets: bool,
     /// What goes with the session and comes to the observer at its end; nothing of it is looked
     /// at here.
     pub companion: Option<Companion>,
@@ -196,9 +221,14 @@ impl NoKernelPath {
 /// Why no datapath could be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// `datapath = "sockmap"` and the kernel path is not there.
-    #[error("datapath \"sockmap\" is demanded, but {0}; `wsproxy doctor` says more")]
-    Kernel(#[from] NoKernelPath),
+    /// This path is demanded, and is not there.
+    #[error("datapath \"{wanted}\" is demanded, but {missing}; `wsproxy doctor` says more")]
+    Kernel {
+        /// As the configuration names it.
+        wanted: &'static str,
+        /// Why it is not.
+        missing: NoKernelPath,
+    },
     /// A thread, a descriptor or memory was refused.
     #[error("cannot start the datapath: {0}")]
     System(#[from] io::Error),
@@ -219,9 +249,11 @@ pub(crate) struct Shared {
     // Dropped in this order: the records' mapping before the object.
     pub(crate) table: DirectionTable,
     pub(crate) kernel: Option<Kernel>,
+    /// How peers are reached; with the packet path.
+    pub(crate) paths: Option<packet::plan::Paths>,
     pub(crate) slots: Arc<SlotPool>,
     pub(crate) observer: Arc<dyn Observer>,
-    pub(crate) live: [AtomicI64; 2],
+    pub(crate) live: [AtomicI64; 3],
     pub(crate) started: AtomicU64,
     /// Directions that the sweep found given back without a notification.
     pub(crate) healed: AtomicU64,
@@ -266,6 +298,7 @@ impl Shared {
         match path {
             Path::Sockmap => &self.live[0],
             Path::Relay => &self.live[1],
+            Path::Packet => &self.live[2],
         }
     }
 }
@@ -298,11 +331,15 @@ impl Datapath {
         let slots = slots_for(&options);
         let (loaded, fallback) = match options.mode {
             Mode::Relay => (None, None),
-            Mode::Auto | Mode::Sockmap => match open_kernel(slots) {
-                Ok(loaded) => (Some(loaded), None),
-                Err(missing) if options.mode == Mode::Sockmap => return Err(missing.into()),
-                Err(missing) => (None, Some(missing)),
-            },
+            Mode::Auto | Mode::Sockmap | Mode::Packet => {
+                match open_kernel(slots, options.packets) {
+                    Ok(loaded) => (Some(loaded), None),
+                    Err(missing) if options.mode != Mode::Auto => {
+                        return Err(StartError::Kernel { wanted: options.mode.label(), missing });
+                    }
+                    Err(missing) => (None, Some(missing)),
+                }
+            }
         };
         let mut datapath = Self::over(loaded, options, observer)?;
         datapath.fallback = fallback;
@@ -324,6 +361,10 @@ impl Datapath {
         let shared = Arc::new(Shared {
             slots: SlotPool::start(slots, options.max_sessions, kernel.is_some())?,
             closing: RwLock::new((options.farewell.clone(), options.window)),
+            paths: match &kernel {
+                Some(kernel) if kernel.packets().is_some() => Some(packet::plan::Paths::open()?),
+                _ => None,
+            },
             options,
             table,
             kernel,
@@ -397,6 +438,7 @@ impl Datapath {
             let sum = if at % 2 == 0 { &mut totals.to_upstream } else { &mut totals.to_client };
             sum.kernel += record.kernel_bytes.load(Ordering::Relaxed);
             sum.relay += record.relay_bytes.load(Ordering::Relaxed);
+            sum.packet += record.packet_bytes.load(Ordering::Relaxed);
         }
         totals
     }
@@ -435,10 +477,17 @@ impl Datapath {
         self.shared.healed.load(Ordering::Relaxed)
     }
 
-    /// Entries in the socket map; 0 without BPF.
+    /// Entries in the socket map, and of the packet path; 0 without BPF.
     #[must_use]
     pub fn map_entries(&self) -> usize {
-        self.shared.kernel.as_ref().map_or(0, Kernel::entries)
+        let Some(kernel) = &self.shared.kernel else { return 0 };
+        kernel.entries() + kernel.packets().map_or(0, |packets| packets.entries())
+    }
+
+    /// Sessions that run now, whatever carries them.
+    #[must_use]
+    pub fn live_all(&self) -> i64 {
+        Path::ALL.iter().map(|path| self.live(*path)).sum()
     }
 
     /// The running sessions, as the engines see them.
@@ -510,7 +559,7 @@ impl Datapath {
     /// for what is left of each after [`Options::drain`]. Returns when none is left. Blocks.
     pub fn drain(&self, farewell: &Farewell, window: Duration) {
         let deadline = self.begin_drain(farewell, window);
-        let live = || self.live(Path::Sockmap) + self.live(Path::Relay) > 0;
+        let live = || self.live_all() > 0;
         // Reserved places too: a handshake under way becomes a session, which ends in order.
         let busy = || live() || self.shared.slots.taken() > 0;
         // The engines reset at the deadline; the rest is for them to get there.
@@ -537,10 +586,10 @@ fn slots_for(options: &Options) -> u32 {
 }
 
 /// Loads the object and lets it prove itself on a few sessions of its own.
-fn open_kernel(slots: u32) -> Result<bpf::Loaded, NoKernelPath> {
+fn open_kernel(slots: u32, packets: bool) -> Result<bpf::Loaded, NoKernelPath> {
     let _took = bpf::selftest::run().map_err(|failure| match failure {
         bpf::selftest::Failure::Load(e) => NoKernelPath::Load(e),
         bpf::selftest::Failure::Wrong(what) => NoKernelPath::SelfTest(what),
     })?;
-    Ok(Kernel::load(slots, true)?)
+    Ok(Kernel::load(slots, packets)?)
 }

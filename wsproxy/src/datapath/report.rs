@@ -88,13 +88,15 @@ pub struct Carried {
     pub kernel: u64,
     /// Copied by user space.
     pub relay: u64,
+    /// Acknowledged by the receiver, on the packet path.
+    pub packet: u64,
 }
 
 impl Carried {
-    /// Both.
+    /// All.
     #[must_use]
     pub const fn total(self) -> u64 {
-        self.kernel + self.relay
+        self.kernel + self.relay + self.packet
     }
 }
 

@@ -2,9 +2,14 @@
 
 mod ending;
 mod parting;
+mod passage;
 mod supervision;
 
-pub(super) use self::{ending::Cause, supervision::Look};
+pub(super) use self::{
+    ending::Cause,
+    passage::{News, Remains, Settling, TIME_WAIT},
+    supervision::Look,
+};
 
 use std::{
     io,
@@ -121,6 +126,10 @@ pub(super) struct Session {
     inside: [bool; 2],
     /// May still enter the kernel.
     outside: bool,
+    /// May still go the packet path.
+    may_be_translated: bool,
+    /// Where it is on the packet path.
+    passage: Option<Box<passage::Passage>>,
     /// Bytes and reads when [`Self::is_time_to_enter`] last looked.
     seen: (u64, [u64; 2]),
     started: Instant,
@@ -160,7 +169,11 @@ pub(super) struct Session {
 
 fn carried(record: &SharedDirection) -> Carried {
     use std::sync::atomic::Ordering::Relaxed;
-    Carried { kernel: record.kernel_bytes.load(Relaxed), relay: record.relay_bytes.load(Relaxed) }
+    Carried {
+        kernel: record.kernel_bytes.load(Relaxed),
+        relay: record.relay_bytes.load(Relaxed),
+        packet: record.packet_bytes.load(Relaxed),
+    }
 }
 
 /// Reads of one turn whose bytes are thrown away.
@@ -207,6 +220,10 @@ impl Session {
             ],
             inside: [false; 2],
             outside: shared.kernel.is_some() && ends.iter().all(Endpoint::is_plain_tcp),
+            may_be_translated: shared.paths.is_some()
+                && !terms.no_packets
+                && ends.iter().all(Endpoint::is_plain_tcp),
+            passage: None,
             seen: (0, [0; 2]),
             wants: [Want::Readable; 2],
             watched: [EventFlags::empty(); 2],
@@ -242,7 +259,8 @@ impl Session {
     /// Whether the session is outside the kernel and should enter it now.
     pub(super) fn is_time_to_enter(&mut self, shared: &Shared, batches: Batches, now: u64) -> bool {
         let delay = shared.options.entry.delay().unwrap_or_default();
-        if !self.outside || self.started.elapsed() < delay || !self.has_read_all() {
+        let watched = self.passage.is_some();
+        if !self.outside || watched || self.started.elapsed() < delay || !self.has_read_all() {
             return false;
         }
         let bytes = self.moved(shared).iter().map(|c| c.total()).sum::<u64>();
@@ -270,6 +288,10 @@ impl Session {
         if !self.has_read_all() {
             return;
         }
+        self.watch(shared);
+        if self.passage.is_some() {
+            return;
+        }
         self.outside = false;
         if !self.lanes.iter().all(Lane::may_enter) || self.hung_up.contains(&true) {
             return;
@@ -292,8 +314,8 @@ impl Session {
         for side in [CLIENT, UPSTREAM] {
             self.lanes[side].enter(match (self.path, self.inside[side]) {
                 (Path::Sockmap, _) => Attachment::Full,
-                (Path::Relay, true) => Attachment::Counted,
-                (Path::Relay, false) => Attachment::None,
+                (_, true) => Attachment::Counted,
+                (_, false) => Attachment::None,
             });
         }
     }
@@ -475,6 +497,7 @@ impl Session {
         std::array::from_fn(|side| Carried {
             kernel: now[side].kernel - self.before[side].kernel,
             relay: now[side].relay - self.before[side].relay,
+            packet: now[side].packet - self.before[side].packet,
         })
     }
 }

@@ -457,6 +457,7 @@ fn terms(setup: &Setup, route: &RouteSetup, forward: &Forward, extensions: &[Str
         lifetime: forward.lifetime.map(|lifetime| lifetime.get()),
         half_closed: setup.config.timeouts.half_closed.map(|limit| limit.get()),
         frames: supervision::frames(&route.plan, extensions),
+        no_packets: false,
         companion: None,
     }
 }

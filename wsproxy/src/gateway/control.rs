@@ -78,7 +78,11 @@ impl Control {
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_s": gateway.epoch.elapsed().as_secs(),
             "datapath": gateway.datapath.path().label(),
-            "sessions": { "sockmap": live(Path::Sockmap), "relay": live(Path::Relay) },
+            "sessions": {
+                "sockmap": live(Path::Sockmap),
+                "relay": live(Path::Relay),
+                "packet": live(Path::Packet),
+            },
             "sessions_total": gateway.datapath.started(),
             "listeners": listeners.collect::<Vec<_>>(),
             "routes": routes.collect::<Vec<_>>(),

@@ -327,7 +327,7 @@ fn embedded_upstream(
     let path_of = move |peer: SocketAddr| {
         let session = datapath.upgrade()?.session_from(peer)?;
         Some(match session.path {
-            Path::Sockmap => demo::Carrier::Kernel,
+            Path::Sockmap | Path::Packet => demo::Carrier::Kernel,
             Path::Relay => demo::Carrier::Relay,
         })
     };
@@ -371,6 +371,7 @@ fn datapath_options(config: &Config) -> Options {
         mode: match config.datapath.mode {
             DatapathMode::Auto => Mode::Auto,
             DatapathMode::Sockmap => Mode::Sockmap,
+            DatapathMode::Packet => Mode::Packet,
             DatapathMode::Relay => Mode::Relay,
         },
         max_sessions,
@@ -380,7 +381,11 @@ fn datapath_options(config: &Config) -> Options {
         drain: config.timeouts.drain.get(),
         farewell: supervision::farewell(&config.drain),
         window: supervision::window(&config.drain),
-        entry: config.datapath.settle.map_or(Entry::AtOnce, |s| Entry::WhenCheaper(s.get())),
+        entry: match (config.datapath.mode, config.datapath.settle) {
+            (DatapathMode::Packet, _) | (_, None) => Entry::AtOnce,
+            (_, Some(settle)) => Entry::WhenCheaper(settle.get()),
+        },
+        packets: config.datapath.packets || config.datapath.mode == DatapathMode::Packet,
     }
 }
 
@@ -453,7 +458,7 @@ impl Running {
         let setup = gateway.setup.load_full();
         let drain = &setup.config.drain;
         let window = supervision::window(drain);
-        let live = || gateway.datapath.live(Path::Sockmap) + gateway.datapath.live(Path::Relay);
+        let live = || gateway.datapath.live_all();
         tracing::info!(sessions = live(), window_ms = window.as_millis() as u64, "draining");
         let end = gateway.datapath.begin_drain(&supervision::farewell(drain), window);
         while live() > 0 && Instant::now() < end {
@@ -473,7 +478,7 @@ impl Running {
         // Nobody listens any more only when all tasks have ended by themselves.
         let _ = stop.send(true);
         let workers = listeners.into_inner().close().await;
-        let live = gateway.datapath.live(Path::Sockmap) + gateway.datapath.live(Path::Relay);
+        let live = gateway.datapath.live_all();
         tracing::info!(sessions = live, "stopping");
         let datapath = Arc::clone(&gateway.datapath);
         // Handshakes that were under way: they end with the rest, or become sessions that do.

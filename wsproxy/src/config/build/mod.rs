@@ -17,7 +17,7 @@ use super::model::{
 use super::problem::{Diagnostic, Place, Problems};
 use super::reader::{Given, Reader, Section};
 use super::routing::Route;
-use super::value::{auto, choice, count, off, parsed, path, period, size, word};
+use super::value::{auto, choice, count, flag, off, parsed, path, period, size, word};
 use super::{DEFAULT_LISTEN, ListenAddr, Source};
 
 /// Most networks in a list of trusted ones.
@@ -197,6 +197,7 @@ fn datapath(section: &Section<'_, '_>) -> Datapath {
         mode: section.value("mode", default.mode, choice),
         workers: section.value("workers", default.workers, auto(count)),
         settle: section.value("settle", default.settle, off(period)),
+        packets: section.value("packets", default.packets, flag),
     }
 }
 

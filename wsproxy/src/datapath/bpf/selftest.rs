@@ -13,7 +13,7 @@ use socket2::SockRef;
 
 use super::{Kernel, LoadError};
 use crate::datapath::{
-    ClientSocket, Companion, Datapath, Endpoint, Entry, Handover, Mode, Observer, Options, Path,
+    ClientSocket, Companion, Datapath, Endpoint, Entry, Handover, Mode, Observer, Options,
     SessionEnd, SessionMeta, Terms, UpstreamSocket, slots_for,
 };
 
@@ -57,8 +57,9 @@ pub fn run() -> Step<Duration> {
         idle: None,
         drain: PATIENCE,
         entry: Entry::AtOnce,
+        packets: false,
     };
-    let loaded = Kernel::load(slots_for(&options), true).map_err(Failure::Load)?;
+    let loaded = Kernel::load(slots_for(&options), false).map_err(Failure::Load)?;
     let news = Arc::new(News::default());
     let datapath = Datapath::over(Some(loaded), options, Arc::clone(&news) as Arc<dyn Observer>)
         .map_err(|e| wrong("starting an engine", e))?;
@@ -244,7 +245,7 @@ impl Test<'_> {
 
     /// All ends are dropped by now: the sessions must be gone too.
     fn nothing_left(&self) -> Step {
-        let live = || self.datapath.live(Path::Sockmap) + self.datapath.live(Path::Relay);
+        let live = || self.datapath.live_all();
         if !wait(|| live() == 0) {
             return Err(wrong("clean-up", format!("{} sessions are left", live())));
         }

@@ -12,7 +12,7 @@ use super::{CloseOrder, Engine};
 use crate::datapath::{
     Ending, Entry, Farewell, SessionMeta,
     pings::nanos,
-    session::{CLIENT, Cause, Look, UPSTREAM},
+    session::{CLIENT, Cause, Look, News, Settling, UPSTREAM},
 };
 
 /// Time limits and lost notifications are looked for this often.
@@ -121,9 +121,69 @@ impl Engine {
     ) {
         let at = self.place_of(slot);
         if let Some(session) = self.sessions.get_mut(at).and_then(Option::as_deref_mut) {
+            if session.is_translated() {
+                return self.settle(slot, why, farewells, deadline);
+            }
             session.close(&self.shared, why, farewells, deadline, &mut self.numbers);
             self.look_at_deadline(slot, now);
             self.run_lanes(slot, [true; 2], now, false);
+        }
+    }
+
+    /// A session on the packet path is to be closed: it comes back first.
+    fn settle(&mut self, slot: u32, why: Ending, farewells: [&Farewell; 2], deadline: Instant) {
+        let Some(session) = self.sessions[slot as usize / self.mailboxes.len()].as_deref_mut()
+        else {
+            return;
+        };
+        let id = session.id();
+        if self.settling.iter().any(|settling| settling.id == id) {
+            return;
+        }
+        session.settle(&self.shared);
+        let farewells = farewells.map(Clone::clone);
+        self.settling.push(Settling { slot, id, why, farewells, deadline });
+    }
+
+    /// Closes those sessions that have come back; what is not quiet by its deadline is reset.
+    pub(super) fn look_at_settling(&mut self, clock: Instant, now: u64) {
+        for settling in std::mem::take(&mut self.settling) {
+            let shared = Arc::clone(&self.shared);
+            let Settling { slot, id, why, deadline, .. } = settling;
+            let Some(session) = self.session(slot).filter(|session| session.id() == id) else {
+                continue;
+            };
+            match session.come_back(&shared) {
+                Ok(true) => {
+                    let [client, upstream] = &settling.farewells;
+                    self.close(slot, why, [client, upstream], deadline, now);
+                }
+                Ok(false) if clock < deadline => self.settling.push(settling),
+                Ok(false) => {
+                    session.ends_as(why, deadline);
+                    self.end(slot, Cause::Late);
+                }
+                Err(error) => self.end(slot, Cause::Failed(error)),
+            }
+        }
+    }
+
+    /// What is left of sessions goes when nothing of them can come any more.
+    pub(super) fn look_at_remains(&mut self, clock: Instant) {
+        while self.remains.front().is_some_and(|(due, _)| *due <= clock) {
+            if let Some((_, remains)) = self.remains.pop_front() {
+                remains.bury(&self.shared);
+            }
+        }
+    }
+
+    /// The packets of a session have told something.
+    pub(super) fn hear_packets(&mut self, slot: u32, now: u64) {
+        let shared = Arc::clone(&self.shared);
+        if let Some(session) = self.session(slot)
+            && let News::Over(cause) = session.news(&shared, now)
+        {
+            self.end(slot, cause);
         }
     }
 
@@ -314,8 +374,14 @@ impl Engine {
         let shared = Arc::clone(&self.shared);
         let (clock, batches) = (Instant::now(), self.batches);
         self.next_sweep = clock + SWEEP;
+        let moved = self.at == 0 && shared.paths.as_ref().is_some_and(|paths| paths.have_changed());
         for slot in self.slots() {
+            // A notification may have been lost.
+            self.hear_packets(slot, now);
             let Some(session) = self.session(slot) else { continue };
+            if moved {
+                session.look_at_ways(&shared);
+            }
             if session.deadline().is_some() {
                 continue;
             }

@@ -292,7 +292,14 @@ impl Plan {
     /// The connection to a side as it stands now: `flows` are what is done with packets of this
     /// side, of the other one.
     #[must_use]
-    pub fn revival(&self, side: usize, near: &Flow, far: &Flow, frozen: &Frozen, ms: u32) -> Revival {
+    pub fn revival(
+        &self,
+        side: usize,
+        near: &Flow,
+        far: &Flow,
+        frozen: &Frozen,
+        ms: u32,
+    ) -> Revival {
         let leg = &self.legs[side];
         let rcv_seq = near.sent as u32;
         let snd_seq = (far.sent as u32).wrapping_add(far.seq_add);

@@ -29,8 +29,10 @@ use crate::sys::{
 /// What a socket was when it was frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frozen {
-    /// Our next byte's sequence number; the peer has acknowledged everything before it.
+    /// Our next byte's sequence number.
     pub snd_seq: u32,
+    /// Bytes before it that are sent and that the peer has not acknowledged.
+    pub unacknowledged: u32,
     /// The sequence number that the peer's next byte will have.
     pub rcv_seq: u32,
     /// Our clock towards this peer, not behind any TSval that was sent. In ms, or in us where
@@ -58,14 +60,17 @@ impl Frozen {
     }
 }
 
-/// Freezes a connection, unless bytes are under way in it or its end has begun: then nothing has
-/// changed and the answer is `None`. The peer gets the acknowledgement that it may still wait for.
+/// Freezes a connection, unless bytes wait in it or its end has begun: then nothing has changed and
+/// the answer is `None`. With `acknowledge` the peer gets the acknowledgement that it may still
+/// wait for.
 ///
 /// # Errors
 /// What `setsockopt(2)` says: `EPERM` without `CAP_NET_ADMIN`. The connection is as it was.
-pub fn freeze(socket: BorrowedFd<'_>) -> io::Result<Option<Frozen>> {
-    // Sends a delayed acknowledgement now (`__tcp_sock_set_quickack`).
-    sockopt::set_tcp_quickack(socket, true)?;
+pub fn freeze(socket: BorrowedFd<'_>, acknowledge: bool) -> io::Result<Option<Frozen>> {
+    if acknowledge {
+        // Sends a delayed acknowledgement now (`__tcp_sock_set_quickack`).
+        sockopt::set_tcp_quickack(socket, true)?;
+    }
     let before = Before {
         keepalive: sockopt::socket_keepalive(socket)?,
         reuse_address: sockopt::socket_reuseaddr(socket)?,
@@ -104,7 +109,8 @@ impl Before {
 /// Takes down what a socket in repair mode is, if it is quiet. That is asked last: what comes
 /// between two of these calls makes it not quiet, instead of making them contradict each other.
 fn still(socket: BorrowedFd<'_>, before: Before) -> io::Result<Option<Frozen>> {
-    let frozen = Frozen {
+    let mut frozen = Frozen {
+        unacknowledged: 0,
         snd_seq: repair::queue_seq(socket, Queue::Send)?,
         rcv_seq: repair::queue_seq(socket, Queue::Receive)?,
         // The lowest bit tells the unit; in ms the clock may stand there or one before.
@@ -114,9 +120,11 @@ fn still(socket: BorrowedFd<'_>, before: Before) -> io::Result<Option<Frozen>> {
         keepalive: before.keepalive,
         reuse_address: before.reuse_address,
     };
-    if !is_empty(socket)? || unacknowledged(socket)? != 0 || !facts(socket)?.established {
+    let facts = facts(socket)?;
+    if !is_empty(socket)? || facts.unsent != 0 || !facts.established {
         return Ok(None);
     }
+    frozen.unacknowledged = unacknowledged(socket)?;
     if before.keepalive {
         sockopt::set_socket_keepalive(socket, false)?;
     }
@@ -184,6 +192,15 @@ pub fn revive(socket: BorrowedFd<'_>, revival: &Revival) -> io::Result<()> {
     connect_unspec(socket)?;
     establish(socket, revival)?;
     wake(socket, revival)
+}
+
+/// Takes from a frozen socket what it has sent and not got acknowledged: it would send it again.
+///
+/// # Errors
+/// As [`revive`].
+pub fn refreeze(socket: BorrowedFd<'_>, revival: &Revival) -> io::Result<()> {
+    connect_unspec(socket)?;
+    establish(socket, revival)
 }
 
 /// Makes a socket for a connection that lost its own; non-blocking, `TCP_NODELAY`.

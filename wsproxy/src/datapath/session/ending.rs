@@ -4,7 +4,7 @@ use std::{io, os::fd::AsFd, time::Duration};
 
 use rustix::net::sockopt;
 
-use super::{CLIENT, Session, UPSTREAM, broke, records};
+use super::{CLIENT, Remains, Session, UPSTREAM, broke, records};
 use crate::{
     datapath::{CloseCodes, Ending, SessionEnd, Shared},
     sys,
@@ -12,7 +12,9 @@ use crate::{
 
 impl Session {
     /// Ends the session: out of the maps, sockets closed or reset, told.
-    pub(in crate::datapath) fn end(self, shared: &Shared, cause: Cause) {
+    /// What is left of it, if its packets may still go by.
+    pub(in crate::datapath) fn end(mut self, shared: &Shared, cause: Cause) -> Option<Remains> {
+        let left = self.leave_packet_path(shared, &cause);
         if self.inside.contains(&true)
             && let Some(kernel) = &shared.kernel
         {
@@ -72,9 +74,10 @@ impl Session {
         let live = shared.live(self.path);
         // Sockets first, then the place, then the news: who hears of the end finds nothing left.
         drop(self.ends);
-        drop(self.place);
+        let remains = left.map(|keys| Self::remains(self.place, keys));
         live.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         shared.observer.ended(&end, self.companion);
+        remains
     }
 
     fn ending(&self, cause: &Cause) -> Ending {

@@ -141,6 +141,11 @@ impl Session {
         self.wants = [Want::Readable; 2];
     }
 
+    /// It ends for this reason, without an orderly close.
+    pub(in crate::datapath) fn ends_as(&mut self, why: Ending, deadline: Instant) {
+        self.closing.get_or_insert(Closing { why, deadline });
+    }
+
     /// When an orderly close becomes a reset.
     pub(in crate::datapath) fn deadline(&self) -> Option<Instant> {
         self.closing.map(|c| c.deadline)

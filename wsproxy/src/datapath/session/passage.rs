@@ -287,7 +287,8 @@ impl Session {
         let flows = packets.flows(self.place.slot());
         let flags = flows.map(|flow| flow.flags());
         if self.first_finished.is_none() {
-            self.first_finished = [CLIENT, UPSTREAM].into_iter().find(|s| flows[*s].fin().is_some());
+            self.first_finished =
+                [CLIENT, UPSTREAM].into_iter().find(|s| flows[*s].fin().is_some());
             if self.first_finished.is_some() {
                 let record = records(shared, self.place.slot())[CLIENT];
                 record.last_activity_ns.store(now, Ordering::Relaxed);
@@ -363,7 +364,11 @@ impl Session {
 
     /// The session ends: whether by its own packets, or because we say so. In the second case the
     /// sockets come to life, so that closing them resets both sides. What is left of it then.
-    pub(super) fn leave_packet_path(&mut self, shared: &Shared, cause: &Cause) -> Option<[FlowKey; 2]> {
+    pub(super) fn leave_packet_path(
+        &mut self,
+        shared: &Shared,
+        cause: &Cause,
+    ) -> Option<[FlowKey; 2]> {
         let translated = self.is_translated();
         let packets = packets(shared)?;
         let by_peers = matches!(cause, Cause::Finished | Cause::Broke { .. });
