@@ -13,14 +13,15 @@ use wsproxy_tests::sessions::{Bench, Dice, FAMILIES, Hops, Stream, options, wait
 const MIB: usize = 1 << 20;
 
 /// One test a datapath for each function.
-macro_rules! over_both {
+macro_rules! over_all {
     ($($name:ident),* $(,)?) => {
         mod relay { $(#[test] fn $name() { super::$name(super::Mode::Relay); })* }
         mod sockmap { $(#[test] fn $name() { super::$name(super::Mode::Sockmap); })* }
+        mod packet { $(#[test] fn $name() { super::$name(super::Mode::Packet); })* }
     };
 }
 
-over_both!(
+over_all!(
     echoes_in_random_chunks,
     all_families,
     fin_behind_a_queue_to_a_slow_reader,

@@ -265,7 +265,7 @@ impl Engine {
             let slot = slot_of(direction);
             let side = (direction & 1) as usize;
             if self.session(slot).is_some_and(|session| session.is_translated()) {
-                return self.hear_packets(slot, now);
+                return self.hear_packets(slot, Some((direction & 1) as usize), now);
             }
             if let Some(session) = self.session(slot) {
                 session.given_back(side, &shared, now);

@@ -19,6 +19,9 @@ use crate::datapath::{
 pub(super) const SWEEP: Duration = Duration::from_secs(1);
 /// Pause before a socket is asked again whether all it sent has been acknowledged: no event tells.
 const ACKNOWLEDGED: Duration = Duration::from_millis(10);
+/// How long a session on the packet path that is to be closed may go on until it is quiet by
+/// itself.
+const BUSY: Duration = Duration::from_secs(1);
 /// Pause before a session that must enter, but cannot just now, is looked at again.
 const AGAIN: Duration = Duration::from_millis(10);
 /// Sessions that enter the kernel in one go, at most: each takes some 20 us, and others wait.
@@ -140,20 +143,28 @@ impl Engine {
         if self.settling.iter().any(|settling| settling.id == id) {
             return;
         }
-        session.settle(&self.shared);
         let farewells = farewells.map(Clone::clone);
-        self.settling.push(Settling { slot, id, why, farewells, deadline });
+        let insist = (Instant::now() + BUSY).min(deadline);
+        let sent = [None; 2];
+        self.settling.push(Settling { slot, id, why, farewells, deadline, insist, sent });
     }
 
     /// Closes those sessions that have come back; what is not quiet by its deadline is reset.
     pub(super) fn look_at_settling(&mut self, clock: Instant, now: u64) {
-        for settling in std::mem::take(&mut self.settling) {
+        for mut settling in std::mem::take(&mut self.settling) {
             let shared = Arc::clone(&self.shared);
             let Settling { slot, id, why, deadline, .. } = settling;
             let Some(session) = self.session(slot).filter(|session| session.id() == id) else {
                 continue;
             };
-            match session.come_back(&shared) {
+            // What is sent on without a pause is cut off in the end, as by any close.
+            if clock >= settling.insist {
+                session.settle(&shared);
+            }
+            let sent = session.sent(&shared);
+            let before = std::mem::replace(&mut settling.sent, sent);
+            let back = if before == sent { session.come_back(&shared) } else { Ok(false) };
+            match back {
                 Ok(true) => {
                     let [client, upstream] = &settling.farewells;
                     self.close(slot, why, [client, upstream], deadline, now);
@@ -178,10 +189,10 @@ impl Engine {
     }
 
     /// The packets of a session have told something.
-    pub(super) fn hear_packets(&mut self, slot: u32, now: u64) {
+    pub(super) fn hear_packets(&mut self, slot: u32, from: Option<usize>, now: u64) {
         let shared = Arc::clone(&self.shared);
         if let Some(session) = self.session(slot)
-            && let News::Over(cause) = session.news(&shared, now)
+            && let News::Over(cause) = session.news(from, &shared, now)
         {
             self.end(slot, cause);
         }
@@ -377,7 +388,7 @@ impl Engine {
         let moved = self.at == 0 && shared.paths.as_ref().is_some_and(|paths| paths.have_changed());
         for slot in self.slots() {
             // A notification may have been lost.
-            self.hear_packets(slot, now);
+            self.hear_packets(slot, None, now);
             let Some(session) = self.session(slot) else { continue };
             if moved {
                 session.look_at_ways(&shared);

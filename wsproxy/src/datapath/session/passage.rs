@@ -178,6 +178,13 @@ impl Session {
                     flow.set_state(State::Forward);
                 }
                 self.clear_under_way(&passage.plan, &at);
+                for (record, bytes) in records(shared, self.place.slot())
+                    .into_iter()
+                    .zip([at.in_flight[1], at.in_flight[0]])
+                {
+                    // Counted as relayed, and once more when they are acknowledged.
+                    record.relay_bytes.fetch_sub(bytes.into(), Ordering::Relaxed);
+                }
                 passage.stage = Stage::Translated(at.frozen, now_ns());
                 passage.tries = 0;
                 self.passage = Some(passage);
@@ -279,16 +286,21 @@ impl Session {
         shared.live(path).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What its packets have told since this was asked last.
-    pub(in crate::datapath) fn news(&mut self, shared: &Shared, now: u64) -> News {
+    /// What its packets have told since this was asked last; `from`: a side whose packet it was.
+    pub(in crate::datapath) fn news(
+        &mut self,
+        from: Option<usize>,
+        shared: &Shared,
+        now: u64,
+    ) -> News {
         let Some(packets) = packets(shared).filter(|_| self.is_translated()) else {
             return News::Runs;
         };
         let flows = packets.flows(self.place.slot());
         let flags = flows.map(|flow| flow.flags());
         if self.first_finished.is_none() {
-            self.first_finished =
-                [CLIENT, UPSTREAM].into_iter().find(|s| flows[*s].fin().is_some());
+            let mut sides = from.into_iter().chain([CLIENT, UPSTREAM]);
+            self.first_finished = sides.find(|side| flows[*side].fin().is_some());
             if self.first_finished.is_some() {
                 let record = records(shared, self.place.slot())[CLIENT];
                 record.last_activity_ns.store(now, Ordering::Relaxed);
@@ -309,6 +321,11 @@ impl Session {
                 flow.set_state(State::Settle);
             }
         }
+    }
+
+    /// What each side has sent so far.
+    pub(in crate::datapath) fn sent(&self, shared: &Shared) -> [Option<u32>; 2] {
+        packets(shared).map_or([None; 2], |p| p.flows(self.place.slot()).map(|flow| flow.sent()))
     }
 
     /// Comes back to user space, if nothing is under way; whether it has. An error: it can't.
@@ -418,4 +435,8 @@ pub(in crate::datapath) struct Settling {
     pub(in crate::datapath) why: crate::datapath::Ending,
     pub(in crate::datapath) farewells: [crate::datapath::Farewell; 2],
     pub(in crate::datapath) deadline: Instant,
+    /// When nothing new is let in any more.
+    pub(in crate::datapath) insist: Instant,
+    /// What each side had sent when it was looked at last.
+    pub(in crate::datapath) sent: [Option<u32>; 2],
 }
