@@ -19,7 +19,10 @@ fn a_socket_is_revived_in_place() {
         let revival = again(&pair.b, &frozen);
         revive(pair.b.as_fd(), &revival).unwrap();
         let after = facts(pair.b.as_fd()).unwrap();
-        let agreed = |facts: Facts| (facts.timestamps, facts.sack, facts.window_scale, facts.pmtu);
+        let agreed = |facts: Facts| {
+            let Facts { timestamps, microseconds, sack, window_scale, pmtu, .. } = facts;
+            (timestamps, microseconds, sack, window_scale, pmtu)
+        };
         assert!(after.established);
         assert_eq!(agreed(after), agreed(before));
         assert_eq!(pair.b.local_addr().unwrap(), revival.local);
@@ -285,7 +288,7 @@ fn foreign_addresses_and_devices_are_bound_to() {
             mss: 1400,
             timestamps: None,
             sack: false,
-            window_scale: None,
+            window_scale: Some((3, 9)),
             window,
             keepalive: false,
             transparent: true,
@@ -297,10 +300,34 @@ fn foreign_addresses_and_devices_are_bound_to() {
         assert_eq!(SockRef::from(&end).device().unwrap(), Some(b"lo".to_vec()));
         let facts = facts(end.as_fd()).unwrap();
         assert!(facts.established && !facts.timestamps && !facts.sack);
-        assert_eq!(facts.window_scale, None);
+        assert_eq!(facts.window_scale, revival.window_scale);
         close_silently(end.into()).unwrap();
         revival.transparent = false;
         let refused = rebuild_frozen(&revival).unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(libc::EADDRNOTAVAIL), "{refused}");
     }
+}
+
+/// What reaches a host that knows no such connection is answered by a reset.
+#[test]
+fn nothing_is_sent_without_need() {
+    if skipped() {
+        return;
+    }
+    let mut pair = pair(Family::V4);
+    greet(&mut pair);
+    let frozen = freeze_soon(&pair.b);
+    let acknowledged = freeze_soon(&pair.a);
+    assert!(acknowledged.is_still_quiet(pair.a.as_fd()).unwrap());
+    close_silently(pair.a.into()).unwrap();
+    unfreeze(pair.b.as_fd(), &frozen).unwrap();
+    assert_hears_nothing(&pair.b);
+    let frozen = freeze_soon(&pair.b);
+    let revival = again(&pair.b, &frozen);
+    revive(pair.b.as_fd(), &revival).unwrap();
+    assert_hears_nothing(&pair.b);
+    close_silently(pair.b.into()).unwrap();
+    let rebuilt = TcpStream::from(rebuild(&revival).unwrap());
+    rebuilt.set_nonblocking(false).unwrap();
+    assert_hears_nothing(&rebuilt);
 }
