@@ -27,16 +27,17 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build the BPF object that wsproxy embeds, or check the committed one
+    /// Build the BPF object that wsproxy embeds and that of the tests, or check the committed ones
     ///
-    /// Writes wsproxy/ebpf-object/wsproxy.bpf.o and, beside it, a STAMP that names the
-    /// toolchain and the sources it came from. Only who changes wsproxy-ebpf or
-    /// wsproxy-common needs this: everybody else builds with the committed object.
+    /// Writes wsproxy/ebpf-object/wsproxy.bpf.o and tests/ebpf-object/link.bpf.o, and beside
+    /// each a STAMP that names the toolchain and the sources it came from. Only who changes
+    /// wsproxy-ebpf, wsproxy-common or tests/link-ebpf needs this: everybody else builds with
+    /// the committed objects.
     BuildEbpf {
-        /// Write nothing: rebuild into target/ and compare with the committed object
+        /// Write nothing: rebuild into target/ and compare with the committed objects
         #[arg(long)]
         check: bool,
-        /// Build an object that logs each packet, for debugging, into target/
+        /// Build an object of wsproxy that logs each packet, for debugging, into target/
         #[arg(long, conflicts_with = "check")]
         log: bool,
     },

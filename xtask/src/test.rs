@@ -11,7 +11,8 @@ use crate::steps::{Outcome, Steps, command};
 use crate::{bench, ebpf, fuzz, setup, shell};
 
 /// The crates that are not members of the workspace, each with a lock of its own.
-const SEPARATE_CRATES: [&str; 2] = ["wsproxy-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
+const SEPARATE_CRATES: [&str; 3] =
+    ["wsproxy-ebpf/Cargo.toml", "tests/link-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
 const FUZZ_SECONDS: u32 = 10;
 const NOT_BUILT: &str = "it needs target/release/wsproxy, which could not be built: see above";
 
@@ -22,7 +23,7 @@ pub fn main(torture_seconds: u32) -> Result<()> {
     steps.run("clippy", clippy);
     steps.run("documentation", documentation);
     steps.run("licences, bans, sources", dependencies);
-    steps.run("BPF object", bpf_object);
+    steps.run("BPF objects", bpf_objects);
     // Before the build, which leaves the program without the feature for the steps behind it.
     steps.run("telemetry", telemetry);
     let built = steps.run("build", || command(cargo(&["build", "--package", "wsproxy"])))
@@ -90,7 +91,7 @@ fn telemetry() -> Result<Outcome> {
     command(cargo(&["test", "--package", "wsproxy", "--features", "otel", "--test", "telemetry"]))
 }
 
-fn bpf_object() -> Result<Outcome> {
+fn bpf_objects() -> Result<Outcome> {
     Ok(match ebpf::check()? {
         ebpf::Checked::Same => Outcome::Passed,
         ebpf::Checked::NotCompared(why) => Outcome::Skipped(why),

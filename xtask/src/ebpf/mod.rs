@@ -1,4 +1,4 @@
-//! The BPF object: building it, and checking the committed one.
+//! The BPF objects: building them, and checking the committed ones.
 
 mod stamp;
 mod toolchain;
@@ -16,23 +16,51 @@ use toolchain::Toolchain;
 
 pub use wrapper::become_rustc_if_asked;
 
-const OBJECT: &str = "wsproxy/ebpf-object/wsproxy.bpf.o";
-const STAMP: &str = "wsproxy/ebpf-object/STAMP";
-/// What the object is made of. wsproxy-common has no dependency, so no lock of its own.
-const SOURCES: [&str; 5] = [
-    "wsproxy-common/Cargo.toml",
-    "wsproxy-common/src",
-    "wsproxy-ebpf/Cargo.lock",
-    "wsproxy-ebpf/Cargo.toml",
-    "wsproxy-ebpf/src",
-];
-const RENEW: &str = "run `cargo xtask build-ebpf` and commit wsproxy/ebpf-object";
+/// A BPF object that is committed, and what it is made of.
+struct Object {
+    /// The package and its program, which have one name; also the folder below target/ebpf.
+    package: &'static str,
+    /// The package's folder.
+    folder: &'static str,
+    /// The committed object.
+    path: &'static str,
+    /// What is known about its making.
+    stamp: &'static str,
+    /// Files and folders that it is made of.
+    sources: &'static [&'static str],
+}
 
-/// What a check of the committed object found out.
+/// wsproxy's own. wsproxy-common has no dependency, so no lock of its own.
+const WSPROXY: Object = Object {
+    package: "wsproxy-ebpf",
+    folder: "wsproxy-ebpf",
+    path: "wsproxy/ebpf-object/wsproxy.bpf.o",
+    stamp: "wsproxy/ebpf-object/STAMP",
+    sources: &[
+        "wsproxy-common/Cargo.toml",
+        "wsproxy-common/src",
+        "wsproxy-ebpf/Cargo.lock",
+        "wsproxy-ebpf/Cargo.toml",
+        "wsproxy-ebpf/src",
+    ],
+};
+
+/// The tests' lossy link, which is no part of wsproxy.
+const LINK: Object = Object {
+    package: "link-ebpf",
+    folder: "tests/link-ebpf",
+    path: "tests/ebpf-object/link.bpf.o",
+    stamp: "tests/ebpf-object/STAMP",
+    sources: &["tests/link-ebpf/Cargo.lock", "tests/link-ebpf/Cargo.toml", "tests/link-ebpf/src"],
+};
+
+const OBJECTS: [&Object; 2] = [&WSPROXY, &LINK];
+
+/// What a check of the committed objects found out.
 pub enum Checked {
-    /// The committed object is what its sources give.
+    /// The committed objects are what their sources give.
     Same,
-    /// Nothing was compared, and why.
+    /// One or more were not compared, and why.
     NotCompared(String),
 }
 
@@ -42,7 +70,7 @@ pub fn main(check_only: bool) -> Result<()> {
         return update();
     }
     match check()? {
-        Checked::Same => println!("{OBJECT} is what its sources give, byte for byte"),
+        Checked::Same => println!("the committed objects are what their sources give"),
         Checked::NotCompared(why) => {
             ensure!(!shell::in_ci(), "NOTHING WAS COMPARED, which CI must not accept: {why}");
             println!("NOTHING WAS COMPARED: {why}");
@@ -51,111 +79,165 @@ pub fn main(check_only: bool) -> Result<()> {
     Ok(())
 }
 
-/// Compares the committed object with its stamp, its sources and a fresh build.
+/// Compares the committed objects with their stamps, their sources and fresh builds.
 pub fn check() -> Result<Checked> {
-    let root = shell::root();
-    let committed = digest::read(&root.join(OBJECT)).context(RENEW)?;
-    let stamp = Stamp::parse(&fs::read_to_string(root.join(STAMP)).context(STAMP).context(RENEW)?)?;
-    ensure!(
-        stamp.object == digest::of_bytes(&committed),
-        "{OBJECT} is not the one {STAMP} speaks of: {RENEW}"
-    );
-    ensure!(
-        stamp.sources == digest::of_tree(&root, &SOURCES)?,
-        "wsproxy-ebpf or wsproxy-common changed after {OBJECT} was built: {RENEW}"
-    );
+    let stamps = OBJECTS.map(Object::stamp_that_fits);
     let toolchain = match Toolchain::find() {
         Ok(toolchain) => toolchain,
-        Err(none) => return Ok(Checked::NotCompared(format!("{none:#}"))),
+        Err(none) => {
+            // What needs no toolchain was checked.
+            stamps.into_iter().collect::<Result<Vec<_>>>()?;
+            return Ok(Checked::NotCompared(format!("{none:#}")));
+        }
     };
-    let differences = stamp.differences(&toolchain.versions);
-    if !differences.is_empty() {
-        return Ok(Checked::NotCompared(format!(
-            "the committed object was built by other versions. {}. To renew it, {RENEW}",
-            differences.join("; ")
-        )));
+    let mut not_compared = Vec::new();
+    for (object, stamp) in OBJECTS.into_iter().zip(stamps) {
+        if let Checked::NotCompared(why) = object.compare(&stamp?, &toolchain)? {
+            not_compared.push(why);
+        }
     }
-    let built = build(&toolchain, &root.join("target/ebpf"), &[])?;
-    let copy = root.join("target/ebpf/wsproxy.bpf.o");
-    ensure!(
-        built == committed,
-        "{OBJECT} is not what its sources give with the very same toolchain. The fresh one is \
-         {}. If the sources are right, {RENEW}",
-        copy.display()
-    );
-    Ok(Checked::Same)
+    if not_compared.is_empty() {
+        return Ok(Checked::Same);
+    }
+    Ok(Checked::NotCompared(not_compared.join("\n")))
 }
 
 /// `cargo xtask build-ebpf --log`.
 pub fn build_logging() -> Result<()> {
     let folder = shell::root().join("target/ebpf-log");
-    build(&Toolchain::find()?, &folder, &["--features", "log"])?;
+    let stripped = WSPROXY.build(&Toolchain::find()?, &folder, &["--features", "log"])?;
     println!(
         "{0} logs each packet. To read it: cargo build --release --features bpf-log, then \n\
          sudo env WSPROXY_LOG=debug WSPROXY_BPF_OBJECT={0} target/release/wsproxy run",
-        folder.join("wsproxy.bpf.o").display()
+        stripped.display()
     );
     Ok(())
 }
 
 fn update() -> Result<()> {
-    let root = shell::root();
     let toolchain = Toolchain::find()?;
     println!("building with {} ({})", toolchain.versions, toolchain.name());
-    let sources = digest::of_tree(&root, &SOURCES)?;
-    let object = build(&toolchain, &root.join("target/ebpf"), &[])?;
-    let hash = digest::of_bytes(&object);
-    let size = object.len();
-    let stamp = Stamp { versions: toolchain.versions, object: hash, sources };
-
-    let folder = root.join(OBJECT).parent().map(PathBuf::from).context("no folder")?;
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let changed = fs::read(root.join(OBJECT)).is_ok_and(|old| old != object);
-    fs::write(root.join(OBJECT), object).context(OBJECT)?;
-    fs::write(root.join(STAMP), stamp.to_string()).context(STAMP)?;
-    let news = if changed { "changed" } else { "written" };
-    println!("{OBJECT} {news}: {size} bytes, sha256 {}", stamp.object);
-    Ok(())
+    OBJECTS.into_iter().try_for_each(|object| object.update(&toolchain))
 }
 
-/// Builds the crate and strips its debug information, which leaves BTF.
-fn build(toolchain: &Toolchain, target_dir: &Path, features: &[&str]) -> Result<Vec<u8>> {
-    let root = shell::root();
-    // Fetching unpacks the sources into the folders that `rust_flags` names.
-    shell::run(
-        shell::cargo()
-            .args(["fetch", "--quiet", "--locked", "--manifest-path"])
-            .arg(root.join("wsproxy-ebpf/Cargo.toml")),
-    )
-    .context("is wsproxy-ebpf/Cargo.lock up to date, and a package registry in reach?")?;
-
-    // What an older build left could be of another linker, which cargo would not notice.
-    let folder = target_dir.join(toolchain::TARGET);
-    if folder.exists() {
-        fs::remove_dir_all(&folder)
-            .with_context(|| format!("cannot remove {}", folder.display()))?;
+impl Object {
+    /// The stamp, if the committed object and the sources are those that it speaks of.
+    fn stamp_that_fits(&self) -> Result<Stamp> {
+        let Self { path, stamp: stamp_path, folder, .. } = self;
+        let (root, renew) = (shell::root(), self.how_to_renew());
+        let committed = digest::read(&root.join(path)).with_context(|| renew.clone())?;
+        let text = fs::read_to_string(root.join(stamp_path)).context(*stamp_path);
+        let stamp = Stamp::parse(&text.with_context(|| renew.clone())?)?;
+        ensure!(
+            stamp.object == digest::of_bytes(&committed),
+            "{path} is not the one {stamp_path} speaks of: {renew}"
+        );
+        ensure!(
+            stamp.sources == digest::of_tree(&root, self.sources)?,
+            "{folder}, or what it is built with, changed after {path} was built: {renew}"
+        );
+        Ok(stamp)
     }
-    let mut cargo = toolchain.cargo();
-    wrapper::put_before_rustc(&mut cargo)?;
-    cargo
-        .args(["build", "--quiet", "--locked", "--release", "--target", toolchain::TARGET])
-        .args(features)
-        .current_dir(root.join("wsproxy-ebpf"))
-        .env("CARGO_TARGET_DIR", target_dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(toolchain)?.join("\x1f"))
-        .env_remove("RUSTFLAGS");
-    shell::run(&mut cargo).with_context(|| {
-        format!("building wsproxy-ebpf with {} ({})", toolchain.versions, toolchain.name())
-    })?;
 
-    let linked = folder.join("release/wsproxy-ebpf");
-    let stripped = target_dir.join("wsproxy.bpf.o");
+    /// Compares the committed object with a fresh one.
+    fn compare(&self, stamp: &Stamp, toolchain: &Toolchain) -> Result<Checked> {
+        let (root, renew) = (shell::root(), self.how_to_renew());
+        let differences = stamp.differences(&toolchain.versions);
+        if !differences.is_empty() {
+            return Ok(Checked::NotCompared(format!(
+                "{} was built by other versions. {}. To renew it, {renew}",
+                self.path,
+                differences.join("; ")
+            )));
+        }
+        let fresh = self.build(toolchain, &self.target_folder(), &[])?;
+        ensure!(
+            digest::read(&fresh)? == digest::read(&root.join(self.path))?,
+            "{} is not what its sources give with the very same toolchain. The fresh one is \
+             {}. If the sources are right, {renew}",
+            self.path,
+            fresh.display()
+        );
+        Ok(Checked::Same)
+    }
+
+    /// Builds it, and writes it and its stamp where they are committed.
+    fn update(&self, toolchain: &Toolchain) -> Result<()> {
+        let Self { path, stamp: stamp_path, .. } = self;
+        let root = shell::root();
+        let sources = digest::of_tree(&root, self.sources)?;
+        let object = digest::read(&self.build(toolchain, &self.target_folder(), &[])?)?;
+        let hash = digest::of_bytes(&object);
+        let size = object.len();
+        let stamp = Stamp { versions: toolchain.versions.clone(), object: hash, sources };
+
+        let folder = root.join(path).parent().map(PathBuf::from).context("no folder")?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let changed = fs::read(root.join(path)).is_ok_and(|old| old != object);
+        fs::write(root.join(path), object).context(*path)?;
+        fs::write(root.join(stamp_path), stamp.to_string()).context(*stamp_path)?;
+        let news = if changed { "changed" } else { "written" };
+        println!("{path} {news}: {size} bytes, sha256 {}", stamp.object);
+        Ok(())
+    }
+
+    /// Builds the crate and strips its debug information, which leaves BTF; where that is.
+    fn build(
+        &self,
+        toolchain: &Toolchain,
+        target_dir: &Path,
+        features: &[&str],
+    ) -> Result<PathBuf> {
+        let Self { package, folder, path, .. } = self;
+        let source = shell::root().join(folder);
+        // Fetching unpacks the sources into the folders that `rust_flags` names.
+        shell::run(
+            shell::cargo()
+                .args(["fetch", "--quiet", "--locked", "--manifest-path"])
+                .arg(source.join("Cargo.toml")),
+        )
+        .with_context(|| {
+            format!("is {folder}/Cargo.lock up to date, and a package registry in reach?")
+        })?;
+
+        // What an older build left could be of another linker, which cargo would not notice.
+        let built = target_dir.join(toolchain::TARGET);
+        if built.exists() {
+            fs::remove_dir_all(&built)
+                .with_context(|| format!("cannot remove {}", built.display()))?;
+        }
+        let mut cargo = toolchain.cargo();
+        wrapper::put_before_rustc(&mut cargo)?;
+        cargo
+            .args(["build", "--quiet", "--locked", "--release", "--target", toolchain::TARGET])
+            .args(features)
+            .current_dir(source)
+            .env("CARGO_TARGET_DIR", target_dir)
+            .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(toolchain)?.join("\x1f"))
+            .env_remove("RUSTFLAGS");
+        shell::run(&mut cargo).with_context(|| {
+            format!("building {package} with {} ({})", toolchain.versions, toolchain.name())
+        })?;
+        let name = Path::new(path).file_name().context("no name")?;
+        strip(toolchain, &built.join("release").join(package), target_dir.join(name))
+    }
+
+    fn target_folder(&self) -> PathBuf {
+        shell::root().join("target/ebpf").join(self.package)
+    }
+
+    fn how_to_renew(&self) -> String {
+        format!("run `cargo xtask build-ebpf` and commit {} and {}", self.path, self.stamp)
+    }
+}
+
+fn strip(toolchain: &Toolchain, linked: &Path, stripped: PathBuf) -> Result<PathBuf> {
     let mut objcopy = Command::new(&toolchain.objcopy.program);
     if let Some(libraries) = &toolchain.objcopy.libraries {
         objcopy.env("LD_LIBRARY_PATH", libraries);
     }
-    shell::run(objcopy.arg("--strip-debug").arg(&linked).arg(&stripped))?;
-    digest::read(&stripped)
+    shell::run(objcopy.arg("--strip-debug").arg(linked).arg(&stripped))?;
+    Ok(stripped)
 }
 
 /// The compiler's flags. They are part of what the object is: the same for every toolchain
@@ -203,22 +285,26 @@ mod tests {
     #[test]
     fn no_source_is_forgotten() {
         let root = shell::root();
-        for part in SOURCES {
+        for part in OBJECTS.iter().flat_map(|object| object.sources) {
             assert!(root.join(part).exists(), "{part} is not there");
         }
-        for extra in ["wsproxy-ebpf/build.rs", "wsproxy-common/build.rs"] {
-            assert!(!root.join(extra).exists(), "{extra} must be part of SOURCES");
+        for folder in ["wsproxy-common"].into_iter().chain(OBJECTS.map(|object| object.folder)) {
+            let extra = root.join(folder).join("build.rs");
+            assert!(!extra.exists(), "{} must be part of the sources", extra.display());
         }
     }
 
     #[test]
-    fn the_committed_object_has_btf_and_no_path_of_a_machine() {
-        let object = digest::read(&shell::root().join(OBJECT)).expect("the committed object");
-        let holds = |text: &str| object.windows(text.len()).any(|bytes| bytes == text.as_bytes());
-        assert!(holds(".BTF.ext"), "no BTF");
-        assert!(!holds(".debug_info"), "debug information was not stripped");
-        for trace in ["/home/", "/root/", "/work/", "/tmp/", ".cargo", "index."] {
-            assert!(!holds(trace), "{trace} shows where it was built");
+    fn the_committed_objects_have_btf_and_no_path_of_a_machine() {
+        for Object { path, .. } in OBJECTS {
+            let object = digest::read(&shell::root().join(path)).expect("the committed object");
+            let holds =
+                |text: &str| object.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+            assert!(holds(".BTF.ext"), "{path}: no BTF");
+            assert!(!holds(".debug_info"), "{path}: debug information was not stripped");
+            for trace in ["/home/", "/root/", "/work/", "/tmp/", ".cargo", "index."] {
+                assert!(!holds(trace), "{path}: {trace} shows where it was built");
+            }
         }
     }
 }
