@@ -2,7 +2,9 @@
 //! sessions over real sockets.
 
 pub mod frames;
+pub mod link;
 pub mod model;
 pub mod namespaces;
+pub mod routed;
 pub mod sessions;
 pub mod torture;

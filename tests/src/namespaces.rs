@@ -4,7 +4,7 @@
 //! test itself lives in the gateway.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsFd,
     process::Command,
@@ -25,6 +25,11 @@ pub enum Place {
     Server,
 }
 
+impl Place {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Client, Self::Gateway, Self::Server];
+}
+
 /// Address family of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -40,12 +45,30 @@ pub struct Net {
     name: String,
     /// Largest packet.
     pub mtu: u32,
+    /// No packet is larger, not even on its way through a stack.
+    one_by_one: bool,
+}
+
+/// A way into a namespace, for a thread that stays there.
+#[derive(Debug)]
+pub struct Entrance(File);
+
+impl Entrance {
+    /// Moves this thread into the namespace.
+    ///
+    /// # Panics
+    /// Without the right to.
+    pub fn enter(self) {
+        let network = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(self.0.as_fd(), network).expect("setns(2)");
+    }
 }
 
 /// MTU below which Linux has no IPv6 on a link (RFC 8200, section 5).
 const V6_MTU: u32 = 1280;
 
-fn ip(words: &str) {
+/// Runs `ip` with these words.
+pub(crate) fn ip(words: &str) {
     let output = Command::new("ip")
         .args(words.split_whitespace())
         .output()
@@ -59,29 +82,40 @@ impl Net {
     /// small: veth would pass 64 KiB at once whatever its MTU.
     #[must_use]
     pub fn new(mtu: u32) -> Self {
+        Self::build(mtu, mtu < 1500)
+    }
+
+    /// The same, with small packets whatever the MTU: each is lost or comes alone.
+    #[must_use]
+    pub fn one_by_one(mtu: u32) -> Self {
+        Self::build(mtu, true)
+    }
+
+    fn build(mtu: u32, one_by_one: bool) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("wsp{}n{number}", std::process::id());
         // From here on `Drop` cleans up, however far this comes.
-        let net = Self { name, mtu };
-        for place in [Place::Client, Place::Gateway, Place::Server] {
+        let net = Self { name, mtu, one_by_one };
+        for place in Place::ALL {
             let ns = net.namespace(place);
             ip(&format!("netns add {ns}"));
             ip(&format!("-n {ns} link set lo up"));
         }
-        net.join(Place::Client, "client");
-        net.join(Place::Server, "server");
+        net.join(Place::Client);
+        net.join(Place::Server);
         net
     }
 
-    fn join(&self, place: Place, link: &str) {
+    fn join(&self, place: Place) {
+        let link = device(place);
         let (far, gateway) = (self.namespace(place), self.namespace(Place::Gateway));
         let mtu = self.mtu;
         ip(&format!("link add {link} mtu {mtu} netns {far} type veth peer {link} netns {gateway}"));
         for (ns, at) in [(far, place), (gateway, Place::Gateway)] {
             let link = format!("-n {ns} link set {link}");
             ip(&format!("{link} mtu {mtu}"));
-            if mtu < 1500 {
+            if self.one_by_one {
                 ip(&format!("{link} gso_max_segs 1"));
             }
             ip(&format!("{link} up"));
@@ -90,7 +124,7 @@ impl Net {
     }
 
     fn add_addresses(&self, hop: Place, at: Place, ns: &str) {
-        let link = if hop == Place::Client { "client" } else { "server" };
+        let link = device(hop);
         let v4 = address(hop, at, Family::V4);
         ip(&format!("-n {ns} addr add {v4}/24 dev {link}"));
         if self.mtu >= V6_MTU {
@@ -100,7 +134,7 @@ impl Net {
         }
     }
 
-    fn namespace(&self, place: Place) -> String {
+    pub(crate) fn namespace(&self, place: Place) -> String {
         format!("{}{place:?}", self.name)
     }
 
@@ -115,12 +149,10 @@ impl Net {
     /// # Panics
     /// When `work` does.
     pub fn within<T: Send>(&self, place: Place, work: impl FnOnce() -> T + Send) -> T {
-        let path = format!("/run/netns/{}", self.namespace(place));
-        let namespace = File::open(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let entrance = self.entrance(place);
         let result = thread::scope(|scope| {
             let work = scope.spawn(|| {
-                let network = Some(LinkNameSpaceType::Network);
-                move_into_link_name_space(namespace.as_fd(), network).expect("setns(2)");
+                entrance.enter();
                 work()
             });
             work.join()
@@ -129,11 +161,53 @@ impl Net {
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
+    /// The way into a namespace.
+    ///
+    /// # Panics
+    /// When it is gone.
+    #[must_use]
+    pub fn entrance(&self, place: Place) -> Entrance {
+        let path = format!("/run/netns/{}", self.namespace(place));
+        Entrance(File::open(&path).unwrap_or_else(|e| panic!("{path}: {e}")))
+    }
+
+    /// Makes TCP send again after 20 ms of silence at the earliest, not 200, where the kernel can
+    /// (Linux 6.11): tests of loss are short.
+    pub fn recover_quickly(&self) {
+        for place in Place::ALL {
+            self.within(place, || {
+                // A knob; without it, tests only take longer.
+                let _ = fs::write("/proc/sys/net/ipv4/tcp_rto_min_us", "20000");
+            });
+        }
+    }
+
     /// Takes the cable out at the client or the server.
     pub fn unplug(&self, place: Place) {
-        let link = if place == Place::Client { "client" } else { "server" };
-        ip(&format!("-n {} link set {link} down", self.namespace(place)));
+        ip(&format!("-n {} link set {} down", self.namespace(place), device(place)));
     }
+}
+
+/// Segments that this thread's namespace has sent twice.
+///
+/// # Panics
+/// When the kernel does not tell.
+#[must_use]
+pub fn retransmissions() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let rows: Vec<Vec<_>> = text
+        .lines()
+        .filter(|l| l.starts_with("Tcp:"))
+        .map(|l| l.split_whitespace().collect())
+        .collect();
+    let at = rows[0].iter().position(|w| *w == "RetransSegs").unwrap();
+    rows[1][at].parse().unwrap()
+}
+
+/// The device at either end of the hop between the gateway and `hop`.
+#[must_use]
+pub fn device(hop: Place) -> &'static str {
+    if hop == Place::Client { "client" } else { "server" }
 }
 
 /// The address on the hop between the gateway and `hop`, of the one or the other.
@@ -149,7 +223,7 @@ pub fn address(hop: Place, at: Place, family: Family) -> IpAddr {
 
 impl Drop for Net {
     fn drop(&mut self) {
-        for place in [Place::Client, Place::Gateway, Place::Server] {
+        for place in Place::ALL {
             // May be missing when `new` failed; nothing to add to its panic.
             let _ = Command::new("ip").args(["netns", "del", &self.namespace(place)]).output();
         }

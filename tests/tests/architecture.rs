@@ -77,12 +77,15 @@ fn the_rules_would_be_seen_broken() {
 fn only_the_bpf_module_names_aya() {
     // `sys.rs` implements aya's marker trait for plain data.
     forbid("wsproxy/src", &["aya"], &["wsproxy/src/datapath/bpf", "wsproxy/src/sys.rs"]);
+    // The tests have a link of their own, which is none of wsproxy's programs.
+    forbid("tests/src", &["aya"], &["tests/src/link.rs"]);
 }
 
 #[test]
 fn only_one_module_of_user_space_holds_unsafe() {
     forbid("wsproxy/src", &["unsafe"], &["wsproxy/src/sys.rs", "wsproxy/src/sys/"]);
     forbid("wsproxy-common/src", &["unsafe"], &[]);
+    forbid("tests/src", &["unsafe"], &[]);
 }
 
 #[test]
@@ -172,9 +175,14 @@ fn below_the_gateway_nobody_knows_http() {
 
 #[test]
 fn nothing_is_left_unfinished_and_no_file_is_too_long() {
-    for folder in
-        ["wsproxy/src", "wsproxy-common/src", "wsproxy-ebpf/src", "xtask/src", "tests/src"]
-    {
+    for folder in [
+        "wsproxy/src",
+        "wsproxy-common/src",
+        "wsproxy-ebpf/src",
+        "xtask/src",
+        "tests/link-ebpf/src",
+        "tests/src",
+    ] {
         forbid(folder, &["todo", "unimplemented", "FIXME", "dbg"], &[]);
         let mut files = Vec::new();
         sources(&root().join(folder), &mut files);

@@ -1,0 +1,231 @@
+//! A datapath between real links: a client, a gateway and a server, each in a network namespace of
+//! its own ([`Net`]), and what they say to each other. Needs root.
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use wsproxy::datapath::{
+    ClientSocket, Ending, Endpoint, Handover, Mode, SessionEnd, SessionMeta, Terms, UpstreamSocket,
+};
+
+use crate::{
+    namespaces::{Family, Net, Place, address},
+    sessions::{Bench, Dice, Stream, options, wait_for},
+    torture::peer::wrong_bytes,
+};
+
+const KIB: usize = 1 << 10;
+/// Nothing here takes longer.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A datapath in the gateway.
+pub struct Gateway<'a> {
+    /// Where it is.
+    pub net: &'a Net,
+    /// The datapath.
+    pub bench: Bench,
+    next: AtomicU64,
+}
+
+fn listen(ip: IpAddr) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((ip, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn connect(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&to, PATIENCE).unwrap();
+    stream.set_nodelay(true).unwrap();
+    // No test waits for ever.
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn prepared(stream: TcpStream, user_timeout: Option<Duration>) -> OwnedFd {
+    stream.set_nonblocking(true).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let millis = user_timeout.map_or(0, |t| t.as_millis() as u32);
+    rustix::net::sockopt::set_tcp_user_timeout(&stream, millis).unwrap();
+    stream.into()
+}
+
+impl<'a> Gateway<'a> {
+    /// Runs `test` in the gateway, and checks that it leaves nothing behind.
+    ///
+    /// # Panics
+    /// When `test` does, and when something is left.
+    pub fn run(net: &'a Net, mode: Mode, test: impl FnOnce(&Self) + Send) {
+        net.within(Place::Gateway, || {
+            let bench = Bench::start(options(mode)).expect("root was asked for");
+            let gateway = Gateway { net, bench, next: AtomicU64::new(1) };
+            test(&gateway);
+            gateway.bench.all_gone();
+            assert_eq!(*gateway.bench.record.fallbacks.lock().unwrap(), [""; 0]);
+            assert_eq!(gateway.bench.datapath.healed(), 0);
+            eprintln!("{mode:?}: {:?}", gateway.bench.datapath.reasons());
+        });
+    }
+
+    /// A session: its number, the client's and the server's end.
+    pub fn session(
+        &self,
+        family: Family,
+        user_timeout: Option<Duration>,
+    ) -> (u64, TcpStream, TcpStream) {
+        self.session_after(family, user_timeout, || {})
+    }
+
+    /// The same, with `before` done between the connections and the datapath.
+    ///
+    /// # Panics
+    /// When there is no connection or no place.
+    pub fn session_after(
+        &self,
+        family: Family,
+        user_timeout: Option<Duration>,
+        before: impl FnOnce(),
+    ) -> (u64, TcpStream, TcpStream) {
+        let (entry, entry_addr) = listen(address(Place::Client, Place::Gateway, family));
+        let client = self.net.within(Place::Client, || connect(entry_addr));
+        let (ours_client, client_addr) = entry.accept().unwrap();
+        let server_ip = address(Place::Server, Place::Server, family);
+        let (listener, server_addr) = self.net.within(Place::Server, || listen(server_ip));
+        let ours_upstream = connect(server_addr);
+        let (server, _) = listener.accept().unwrap();
+        server.set_nodelay(true).unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        server.set_write_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!(client_addr.ip(), address(Place::Client, Place::Client, family));
+        before();
+
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let meta = SessionMeta {
+            id,
+            client: client_addr,
+            local: ours_upstream.local_addr().unwrap(),
+            upstream: "test".into(),
+            route: "default".into(),
+        };
+        let place = self.bench.datapath.reserve().expect("a place for a session");
+        let handover = Handover {
+            client: ClientSocket(Endpoint::tcp(prepared(ours_client, user_timeout))),
+            upstream: UpstreamSocket(Endpoint::tcp(prepared(ours_upstream, user_timeout))),
+            early_to_upstream: Vec::new(),
+            early_to_client: Vec::new(),
+            meta,
+            terms: Terms::default(),
+        };
+        self.bench.datapath.take_over(place, handover);
+        (id, client, server)
+    }
+
+    /// How a session ended.
+    ///
+    /// # Panics
+    /// When it doesn't.
+    pub fn end_of(&self, id: u64) -> SessionEnd {
+        let find = || self.bench.ends().into_iter().find(|e| e.meta.id == id);
+        wait_for(PATIENCE, find)
+            .unwrap_or_else(|| panic!("no end of {id}: {:?}", self.bench.datapath.sessions()))
+    }
+
+    /// FIN by the client, FIN by the server, and the report of both.
+    ///
+    /// # Panics
+    /// When that is not how it ends.
+    pub fn finish(&self, id: u64, client: &TcpStream, server: &TcpStream) -> SessionEnd {
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        expect_end(server);
+        server.shutdown(std::net::Shutdown::Write).unwrap();
+        expect_end(client);
+        let end = self.end_of(id);
+        assert_eq!((end.path, end.ending), (self.bench.path, Ending::ClientFinished), "{end:?}");
+        assert!(!end.reset && end.error.is_none(), "{end:?}");
+        end
+    }
+}
+
+fn expect_end(mut from: &TcpStream) {
+    assert_eq!(from.read(&mut [0; 1]).unwrap(), 0, "more bytes than were sent");
+}
+
+/// Sends back what comes, until `total` bytes have.
+fn echo(mut socket: &TcpStream, total: usize) {
+    let (mut buf, mut done) = (vec![0; 64 * KIB], 0);
+    while done < total {
+        let n = socket.read(&mut buf).unwrap();
+        assert_ne!(n, 0, "the stream ended after {done} of {total} bytes");
+        socket.write_all(&buf[..n]).unwrap();
+        done += n;
+    }
+}
+
+/// Sends messages of these sizes, each when the echo of the one before is
+/// here, and checks every byte of it.
+///
+/// # Panics
+/// When a byte is wrong.
+pub fn converse(client: &TcpStream, server: &TcpStream, seed: u64, sizes: &[usize]) {
+    let total = sizes.iter().sum();
+    thread::scope(|scope| {
+        scope.spawn(|| echo(server, total));
+        let (mut stream, mut answers) = (Stream::new(seed), Stream::new(seed));
+        let mut answer = Vec::new();
+        for size in sizes {
+            // A large message must not wait for its own echo to be read.
+            let message = stream.take(*size);
+            let sender = scope.spawn(move || {
+                let mut client = client;
+                client.write_all(&message)
+            });
+            answer.resize(*size, 0);
+            let mut client = client;
+            client.read_exact(&mut answer).unwrap();
+            answers.check(&answer);
+            sender.join().unwrap().unwrap();
+        }
+    });
+}
+
+/// Streams of `total` bytes both ways at once, unasked: the client's of this seed, the server's of
+/// the next one. Every byte is checked.
+///
+/// # Panics
+/// When one is wrong.
+pub fn both_ways(client: &TcpStream, server: &TcpStream, seed: u64, total: usize) {
+    thread::scope(|scope| {
+        for (from, to, seed) in [(client, server, seed), (server, client, seed + 1)] {
+            scope.spawn(move || send(from, seed, total));
+            scope.spawn(move || receive(to, seed, total));
+        }
+    });
+}
+
+fn send(mut to: &TcpStream, seed: u64, total: usize) {
+    let (mut stream, mut dice) = (Stream::new(seed), Dice::new(seed));
+    while (stream.position() as usize) < total {
+        let left = total - stream.position() as usize;
+        let piece = stream.take(dice.size(256 * KIB).min(left));
+        to.write_all(&piece).unwrap();
+    }
+}
+
+fn receive(mut from: &TcpStream, seed: u64, total: usize) {
+    let (mut stream, mut buf) = (Stream::new(seed), vec![0; 64 * KIB]);
+    while (stream.position() as usize) < total {
+        let at = stream.position();
+        let n = from.read(&mut buf).unwrap();
+        assert_ne!(n, 0, "the stream ended after {at} of {total} bytes");
+        let expected = stream.take(n);
+        if let Some(wrong) = buf.iter().zip(&expected).position(|(a, b)| a != b) {
+            panic!("{}", wrong_bytes(seed, at + wrong as u64, &buf[wrong..n]));
+        }
+    }
+}
