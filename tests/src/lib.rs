@@ -7,4 +7,5 @@ pub mod model;
 pub mod namespaces;
 pub mod routed;
 pub mod sessions;
+pub mod smol;
 pub mod torture;

@@ -38,7 +38,7 @@ use smoltcp::{
 };
 
 use crate::{
-    namespaces::{Entrance, Net, Place, device, ip},
+    namespaces::{Entrance, Net, Place, device},
     sessions::Dice,
 };
 
@@ -233,7 +233,7 @@ impl fmt::Debug for Lossy<'_> {
 impl Drop for Lossy<'_> {
     fn drop(&mut self) {
         self.line.end();
-        ip(&format!("-n {} link del {}", self.net.namespace(self.place), line_of(self.hop)));
+        self.net.remove(self.place, &line_of(self.hop));
     }
 }
 
@@ -288,9 +288,10 @@ struct Shared {
 
 impl Line {
     fn start(net: &Net, place: Place, hop: Place, counts: Arc<Numbers>) -> Self {
-        let (namespace, name, mtu) = (net.namespace(place), line_of(hop), net.mtu);
-        ip(&format!("-n {namespace} tuntap add dev {name} mode tap"));
-        ip(&format!("-n {namespace} link set {name} mtu {mtu} addrgenmode none up"));
+        let name = line_of(hop);
+        net.add_tap(place, &name);
+        // Without an address of its own it says nothing of its own.
+        net.set_link(place, &name, "addrgenmode none up");
         let shared = Arc::new(Shared {
             plan: Mutex::default(),
             ended: AtomicBool::new(false),

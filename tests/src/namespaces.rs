@@ -67,8 +67,7 @@ impl Entrance {
 /// MTU below which Linux has no IPv6 on a link (RFC 8200, section 5).
 const V6_MTU: u32 = 1280;
 
-/// Runs `ip` with these words.
-pub(crate) fn ip(words: &str) {
+fn ip(words: &str) {
     let output = Command::new("ip")
         .args(words.split_whitespace())
         .output()
@@ -112,29 +111,37 @@ impl Net {
         let (far, gateway) = (self.namespace(place), self.namespace(Place::Gateway));
         let mtu = self.mtu;
         ip(&format!("link add {link} mtu {mtu} netns {far} type veth peer {link} netns {gateway}"));
-        for (ns, at) in [(far, place), (gateway, Place::Gateway)] {
-            let link = format!("-n {ns} link set {link}");
-            ip(&format!("{link} mtu {mtu}"));
+        for at in [place, Place::Gateway] {
+            self.set_link(at, link, &format!("mtu {mtu}"));
             if self.one_by_one {
-                ip(&format!("{link} gso_max_segs 1"));
+                self.set_link(at, link, "gso_max_segs 1");
             }
-            ip(&format!("{link} up"));
-            self.add_addresses(place, at, &ns);
+            self.set_link(at, link, "up");
+            for family in self.families() {
+                self.add_address(at, link, address(place, at, *family));
+            }
         }
     }
 
-    fn add_addresses(&self, hop: Place, at: Place, ns: &str) {
-        let link = device(hop);
-        let v4 = address(hop, at, Family::V4);
-        ip(&format!("-n {ns} addr add {v4}/24 dev {link}"));
-        if self.mtu >= V6_MTU {
-            let v6 = address(hop, at, Family::V6);
-            // Usable at once: nobody else has it.
-            ip(&format!("-n {ns} addr add {v6}/64 dev {link} nodad"));
-        }
+    /// Gives a device an address, usable at once: nobody else has it.
+    pub(crate) fn add_address(&self, place: Place, link: &str, address: IpAddr) {
+        let (prefix, flags) = if address.is_ipv4() { (24, "") } else { (64, "nodad") };
+        let ns = self.namespace(place);
+        ip(&format!("-n {ns} addr add {address}/{prefix} dev {link} {flags}"));
     }
 
-    pub(crate) fn namespace(&self, place: Place) -> String {
+    /// Announces a smaller MSS to that host.
+    pub(crate) fn announce(&self, place: Place, link: &str, host: IpAddr, mss: u32) {
+        let (ns, prefix) = (self.namespace(place), if host.is_ipv4() { 32 } else { 128 });
+        ip(&format!("-n {ns} route add {host}/{prefix} dev {link} advmss {mss}"));
+    }
+
+    /// `ip link set`.
+    pub(crate) fn set_link(&self, place: Place, link: &str, words: &str) {
+        ip(&format!("-n {} link set {link} {words}", self.namespace(place)));
+    }
+
+    fn namespace(&self, place: Place) -> String {
         format!("{}{place:?}", self.name)
     }
 
@@ -171,6 +178,16 @@ impl Net {
         Entrance(File::open(&path).unwrap_or_else(|e| panic!("{path}: {e}")))
     }
 
+    /// A TAP device that is there until [`Self::remove`], for smoltcp's `TunTapInterface` to open.
+    pub(crate) fn add_tap(&self, place: Place, name: &str) {
+        ip(&format!("-n {} tuntap add dev {name} mode tap", self.namespace(place)));
+        self.set_link(place, name, &format!("mtu {}", self.mtu));
+    }
+
+    pub(crate) fn remove(&self, place: Place, name: &str) {
+        ip(&format!("-n {} link del {name}", self.namespace(place)));
+    }
+
     /// Makes TCP send again after 20 ms of silence at the earliest, not 200, where the kernel can
     /// (Linux 6.11): tests of loss are short.
     pub fn recover_quickly(&self) {
@@ -184,7 +201,7 @@ impl Net {
 
     /// Takes the cable out at the client or the server.
     pub fn unplug(&self, place: Place) {
-        ip(&format!("-n {} link set {} down", self.namespace(place), device(place)));
+        self.set_link(place, device(place), "down");
     }
 }
 
@@ -213,8 +230,12 @@ pub fn device(hop: Place) -> &'static str {
 /// The address on the hop between the gateway and `hop`, of the one or the other.
 #[must_use]
 pub fn address(hop: Place, at: Place, family: Family) -> IpAddr {
-    let net = if hop == Place::Client { 1 } else { 2 };
     let host = if at == Place::Gateway { 1 } else { 2 };
+    numbered(if hop == Place::Client { 1 } else { 2 }, host, family)
+}
+
+/// A host of one of the small nets that are used here.
+pub(crate) fn numbered(net: u8, host: u8, family: Family) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::new(10, 77, net, host).into(),
         Family::V6 => Ipv6Addr::new(0xfd77, net.into(), 0, 0, 0, 0, 0, host.into()).into(),

@@ -2,8 +2,8 @@
 //! its own ([`Net`]), and what they say to each other. Needs root.
 
 use std::{
-    io::{Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    io::{self, Read, Write},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
     sync::atomic::{AtomicU64, Ordering},
     thread,
@@ -33,19 +33,86 @@ pub struct Gateway<'a> {
     next: AtomicU64,
 }
 
-fn listen(ip: IpAddr) -> (TcpListener, SocketAddr) {
+/// One end of a connection, whoever's TCP it is. Nothing waits longer than [`PATIENCE`].
+pub trait End: Sync {
+    /// Reads what is there, or waits for something; 0 is the other end's FIN.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    fn receive(&self, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes all of it.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    fn send(&self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Says that nothing more comes.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    fn finish(&self) -> io::Result<()>;
+
+    /// Fills the buffer.
+    ///
+    /// # Errors
+    /// When the connection is broken, or ends before.
+    fn receive_all(&self, buf: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.receive(&mut buf[done..])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => done += n,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl End for TcpStream {
+    fn receive(&self, buf: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buf)
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        (&*self).write_all(bytes)
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+/// Listens on any port of this address.
+///
+/// # Panics
+/// When it can't.
+#[must_use]
+pub fn listen(ip: IpAddr) -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((ip, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
 
-fn connect(to: SocketAddr) -> TcpStream {
+/// Connects.
+///
+/// # Panics
+/// When it can't.
+#[must_use]
+pub fn connect(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&to, PATIENCE).unwrap();
-    stream.set_nodelay(true).unwrap();
-    // No test waits for ever.
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    patient(&stream);
     stream
+}
+
+/// No test waits for ever, and none for Nagle.
+///
+/// # Panics
+/// When the socket is none of TCP.
+pub fn patient(socket: &TcpStream) {
+    socket.set_nodelay(true).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
 }
 
 fn prepared(stream: TcpStream, user_timeout: Option<Duration>) -> OwnedFd {
@@ -99,31 +166,41 @@ impl<'a> Gateway<'a> {
         let (listener, server_addr) = self.net.within(Place::Server, || listen(server_ip));
         let ours_upstream = connect(server_addr);
         let (server, _) = listener.accept().unwrap();
-        server.set_nodelay(true).unwrap();
-        server.set_read_timeout(Some(PATIENCE)).unwrap();
-        server.set_write_timeout(Some(PATIENCE)).unwrap();
+        patient(&server);
         assert_eq!(client_addr.ip(), address(Place::Client, Place::Client, family));
         before();
+        (self.hand_over(ours_client, ours_upstream, user_timeout), client, server)
+    }
 
+    /// Gives two connections to the datapath; the session's number.
+    ///
+    /// # Panics
+    /// When there is no place.
+    pub fn hand_over(
+        &self,
+        client: TcpStream,
+        upstream: TcpStream,
+        user_timeout: Option<Duration>,
+    ) -> u64 {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let meta = SessionMeta {
             id,
-            client: client_addr,
-            local: ours_upstream.local_addr().unwrap(),
+            client: client.peer_addr().unwrap(),
+            local: upstream.local_addr().unwrap(),
             upstream: "test".into(),
             route: "default".into(),
         };
         let place = self.bench.datapath.reserve().expect("a place for a session");
         let handover = Handover {
-            client: ClientSocket(Endpoint::tcp(prepared(ours_client, user_timeout))),
-            upstream: UpstreamSocket(Endpoint::tcp(prepared(ours_upstream, user_timeout))),
+            client: ClientSocket(Endpoint::tcp(prepared(client, user_timeout))),
+            upstream: UpstreamSocket(Endpoint::tcp(prepared(upstream, user_timeout))),
             early_to_upstream: Vec::new(),
             early_to_client: Vec::new(),
             meta,
             terms: Terms::default(),
         };
         self.bench.datapath.take_over(place, handover);
-        (id, client, server)
+        id
     }
 
     /// How a session ended.
@@ -140,10 +217,10 @@ impl<'a> Gateway<'a> {
     ///
     /// # Panics
     /// When that is not how it ends.
-    pub fn finish(&self, id: u64, client: &TcpStream, server: &TcpStream) -> SessionEnd {
-        client.shutdown(std::net::Shutdown::Write).unwrap();
+    pub fn finish(&self, id: u64, client: &impl End, server: &impl End) -> SessionEnd {
+        client.finish().unwrap();
         expect_end(server);
-        server.shutdown(std::net::Shutdown::Write).unwrap();
+        server.finish().unwrap();
         expect_end(client);
         let end = self.end_of(id);
         assert_eq!((end.path, end.ending), (self.bench.path, Ending::ClientFinished), "{end:?}");
@@ -152,17 +229,17 @@ impl<'a> Gateway<'a> {
     }
 }
 
-fn expect_end(mut from: &TcpStream) {
-    assert_eq!(from.read(&mut [0; 1]).unwrap(), 0, "more bytes than were sent");
+fn expect_end(from: &impl End) {
+    assert_eq!(from.receive(&mut [0; 1]).unwrap(), 0, "more bytes than were sent");
 }
 
 /// Sends back what comes, until `total` bytes have.
-fn echo(mut socket: &TcpStream, total: usize) {
+fn echo(socket: &impl End, total: usize) {
     let (mut buf, mut done) = (vec![0; 64 * KIB], 0);
     while done < total {
-        let n = socket.read(&mut buf).unwrap();
+        let n = socket.receive(&mut buf).unwrap();
         assert_ne!(n, 0, "the stream ended after {done} of {total} bytes");
-        socket.write_all(&buf[..n]).unwrap();
+        socket.send(&buf[..n]).unwrap();
         done += n;
     }
 }
@@ -172,7 +249,7 @@ fn echo(mut socket: &TcpStream, total: usize) {
 ///
 /// # Panics
 /// When a byte is wrong.
-pub fn converse(client: &TcpStream, server: &TcpStream, seed: u64, sizes: &[usize]) {
+pub fn converse(client: &impl End, server: &impl End, seed: u64, sizes: &[usize]) {
     let total = sizes.iter().sum();
     thread::scope(|scope| {
         scope.spawn(|| echo(server, total));
@@ -181,13 +258,9 @@ pub fn converse(client: &TcpStream, server: &TcpStream, seed: u64, sizes: &[usiz
         for size in sizes {
             // A large message must not wait for its own echo to be read.
             let message = stream.take(*size);
-            let sender = scope.spawn(move || {
-                let mut client = client;
-                client.write_all(&message)
-            });
+            let sender = scope.spawn(move || client.send(&message));
             answer.resize(*size, 0);
-            let mut client = client;
-            client.read_exact(&mut answer).unwrap();
+            client.receive_all(&mut answer).unwrap();
             answers.check(&answer);
             sender.join().unwrap().unwrap();
         }
@@ -199,33 +272,55 @@ pub fn converse(client: &TcpStream, server: &TcpStream, seed: u64, sizes: &[usiz
 ///
 /// # Panics
 /// When one is wrong.
-pub fn both_ways(client: &TcpStream, server: &TcpStream, seed: u64, total: usize) {
+pub fn both_ways(client: &impl End, server: &impl End, seed: u64, total: usize) {
     thread::scope(|scope| {
-        for (from, to, seed) in [(client, server, seed), (server, client, seed + 1)] {
-            scope.spawn(move || send(from, seed, total));
-            scope.spawn(move || receive(to, seed, total));
-        }
+        scope.spawn(|| send(client, seed, total));
+        scope.spawn(|| send(server, seed + 1, total));
+        scope.spawn(|| receive(server, seed, total));
+        scope.spawn(|| receive(client, seed + 1, total));
     });
 }
 
-fn send(mut to: &TcpStream, seed: u64, total: usize) {
+fn send(to: &impl End, seed: u64, total: usize) {
     let (mut stream, mut dice) = (Stream::new(seed), Dice::new(seed));
     while (stream.position() as usize) < total {
         let left = total - stream.position() as usize;
         let piece = stream.take(dice.size(256 * KIB).min(left));
-        to.write_all(&piece).unwrap();
+        to.send(&piece).unwrap();
     }
 }
 
-fn receive(mut from: &TcpStream, seed: u64, total: usize) {
+fn receive(from: &impl End, seed: u64, total: usize) {
     let (mut stream, mut buf) = (Stream::new(seed), vec![0; 64 * KIB]);
     while (stream.position() as usize) < total {
         let at = stream.position();
-        let n = from.read(&mut buf).unwrap();
+        let n = from.receive(&mut buf).unwrap();
         assert_ne!(n, 0, "the stream ended after {at} of {total} bytes");
         let expected = stream.take(n);
         if let Some(wrong) = buf.iter().zip(&expected).position(|(a, b)| a != b) {
             panic!("{}", wrong_bytes(seed, at + wrong as u64, &buf[wrong..n]));
+        }
+    }
+}
+
+/// Sends the stream of this seed until it can't.
+pub fn push(to: &impl End, seed: u64) -> io::ErrorKind {
+    let mut stream = Stream::new(seed);
+    loop {
+        if let Err(error) = to.send(&stream.take(16 * KIB)) {
+            return error.kind();
+        }
+    }
+}
+
+/// Receives and checks the stream of this seed until it can't; an end in order is an unexpected one.
+pub fn drain(from: &impl End, seed: u64) -> io::ErrorKind {
+    let (mut stream, mut buf) = (Stream::new(seed), vec![0; 64 * KIB]);
+    loop {
+        match from.receive(&mut buf) {
+            Ok(0) => return io::ErrorKind::UnexpectedEof,
+            Ok(n) => stream.check(&buf[..n]),
+            Err(error) => return error.kind(),
         }
     }
 }

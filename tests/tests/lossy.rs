@@ -5,8 +5,8 @@
 
 use std::{
     env,
-    io::{Error, ErrorKind, Read, Write},
-    net::{TcpListener, TcpStream},
+    io::{ErrorKind, Read, Write},
+    net::TcpStream,
     sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -17,7 +17,7 @@ use wsproxy::datapath::{Ending, Mode, Path};
 use wsproxy_tests::{
     link::{Counts, Lossy, Plan},
     namespaces::{Family, Net, Place, address, retransmissions},
-    routed::{Gateway, PATIENCE, both_ways, converse},
+    routed::{Gateway, PATIENCE, both_ways, connect, converse, drain, listen, patient, push},
     sessions::{Stream, kernel_expected, wait_for},
 };
 
@@ -165,13 +165,12 @@ fn breaks(gateway: &Gateway<'_>, family: Family, links: &mut [Lossy<'_>], plan: 
         let (breaking, other) =
             if gone == Place::Client { (client, server) } else { (server, client) };
         thread::scope(|scope| {
-            let sender = scope.spawn(|| push(&other, plan.seed));
-            let reader = scope.spawn(|| read_all(&other, plan.seed));
+            let sender = scope.spawn(|| push(&other, plan.seed + 1));
+            let reader = scope.spawn(|| drain(&other, plan.seed));
             scope.spawn(|| talk_and_break(breaking, plan.seed));
             let ends = [sender.join().unwrap(), reader.join().unwrap()];
             // Whoever looks first is told of the reset, who looks later of an end.
-            let reset = |e: &Error| e.kind() == ErrorKind::ConnectionReset;
-            assert!(ends.iter().any(reset), "{ends:?}");
+            assert!(ends.contains(&ErrorKind::ConnectionReset), "{ends:?}");
         });
         let end = gateway.end_of(id);
         assert_eq!(end.ending, ending, "{end:?}");
@@ -188,28 +187,6 @@ fn talk_and_break(mut socket: TcpStream, seed: u64) {
     socket.read_exact(&mut got).unwrap();
     stream.check(&got);
     SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
-}
-
-/// Sends until it can't.
-fn push(mut to: &TcpStream, seed: u64) -> Error {
-    let mut stream = Stream::new(seed + 1);
-    loop {
-        if let Err(error) = to.write_all(&stream.take(16 * KIB)) {
-            return error;
-        }
-    }
-}
-
-/// Reads until it can't.
-fn read_all(mut from: &TcpStream, seed: u64) -> Error {
-    let (mut stream, mut buf) = (Stream::new(seed), vec![0; 64 * KIB]);
-    loop {
-        match from.read(&mut buf) {
-            Ok(0) => return ErrorKind::UnexpectedEof.into(),
-            Ok(n) => stream.check(&buf[..n]),
-            Err(error) => return error,
-        }
-    }
 }
 
 /// Of fewer packets chance may say anything: those that are trains of segments are few.
@@ -233,15 +210,10 @@ fn happened(plan: Plan, counts: Counts) {
 /// A connection without a datapath, from the client to the gateway.
 fn straight(net: &Net, family: Family) -> (TcpStream, TcpStream) {
     let ip = address(Place::Client, Place::Gateway, family);
-    let listener = net.within(Place::Gateway, || TcpListener::bind((ip, 0)).unwrap());
-    let to = listener.local_addr().unwrap();
-    let client = net.within(Place::Client, || TcpStream::connect(to).unwrap());
+    let (listener, to) = net.within(Place::Gateway, || listen(ip));
+    let client = net.within(Place::Client, || connect(to));
     let (gateway, _) = listener.accept().unwrap();
-    for socket in [&client, &gateway] {
-        socket.set_nodelay(true).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
-    }
+    patient(&gateway);
     (client, gateway)
 }
 
