@@ -86,7 +86,7 @@ pub struct Counts {
     pub duplicated: u64,
     /// Given to the delay line.
     pub held: u64,
-    /// Given back by it.
+    /// Given back by it: a train of segments went in as one packet and comes back as its segments.
     pub returned: u64,
     /// Given back after others that came later.
     pub overtaken: u64,
