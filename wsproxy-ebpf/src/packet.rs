@@ -52,7 +52,7 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
     unsafe {
         let work = WORK.get_ptr_mut(0)?;
         load_headers(skb, &raw mut (*work).headers)?;
-        let segment = (*work).headers.segment()?;
+        let segment = (*work).headers.segment((*skb).len.wrapping_sub(ETHERNET))?;
         let key = (*work).headers.key();
         let index = *KEYS.get(&key)?;
         let flow = FLOWS.get_ptr_mut(index)?;

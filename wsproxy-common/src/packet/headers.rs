@@ -143,22 +143,28 @@ impl Headers {
 
     /// What the segment says; `None` when it is not one that can be translated: a fragment, IP
     /// options, an extension header, another protocol, lengths that contradict each other.
+    /// `whole` is the length of the packet from its IP header on, for a train of segments that is
+    /// too long for the length field, which is 0 then (`iph_set_totlen`).
     #[must_use]
     #[inline(always)]
-    pub fn segment(&self) -> Option<Segment> {
-        let length = if self.v6 != 0 {
+    pub fn segment(&self, whole: u32) -> Option<Segment> {
+        let said = if self.v6 != 0 {
             if self.host::<0>() >> 28 != 6 || self.host::<{ v6::LENGTH }>() >> 8 & 0xff != TCP {
                 return None;
             }
             self.host::<{ v6::LENGTH }>() >> 16
         } else {
-            let whole = self.host::<{ v4::FRAGMENT }>() & FRAGMENTED == 0;
+            let complete = self.host::<{ v4::FRAGMENT }>() & FRAGMENTED == 0;
             let is_tcp = self.host::<{ v4::TTL }>() >> 16 & 0xff == TCP;
-            if self.host::<{ v4::LENGTH }>() >> 24 != 0x45 || !is_tcp || !whole {
+            if self.host::<{ v4::LENGTH }>() >> 24 != 0x45 || !is_tcp || !complete {
                 return None;
             }
-            (self.host::<{ v4::LENGTH }>() & 0xffff).checked_sub(20)?
+            match self.host::<{ v4::LENGTH }>() & 0xffff {
+                0 => 0,
+                said => said.checked_sub(20)?,
+            }
         };
+        let length = if said == 0 { whole.checked_sub(self.ip_length())? } else { said };
         let flags = self.host::<{ tcp::FLAGS }>();
         let header = (flags >> 28) * 4;
         if header < 20 {
