@@ -106,9 +106,13 @@ fn all_families(mode: Mode) {
         let (client, server) = bench.session_with(hops, |_, _| {}, b"", b"");
         both_ways(&client, &server, 2 * MIB, 20_000, 7);
         close_in_order(&client, &server);
+        bench.all_gone();
+        // An IPv4 packet can't become an IPv6 one.
+        let mixed = hops.client.is_ipv4() != hops.server.is_ipv4();
+        let second_best = mixed && bench.path == Path::Packet;
+        let path = if second_best { Path::Sockmap } else { bench.path };
+        assert_eq!(bench.ends().pop().unwrap().path, path, "{hops:?}");
     }
-    bench.all_gone();
-    assert!(bench.ends().iter().all(|e| e.path == bench.path));
 }
 
 fn fin_behind_a_queue_to_a_slow_reader(mode: Mode) {
@@ -315,6 +319,10 @@ fn early_bytes_come_first(mode: Mode) {
 fn many_sessions_come_and_go(mode: Mode) {
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let Some(bench) = bench(mode) else { return };
+    // The first one may leave something for all: a program on a device.
+    let (client, server) = bench.session();
+    close_in_order(&client, &server);
+    bench.all_gone();
     let before = descriptors();
     const SESSIONS: u64 = 2_000;
     const AT_ONCE: u64 = 8;
@@ -338,8 +346,8 @@ fn many_sessions_come_and_go(mode: Mode) {
         }
     });
     bench.all_gone();
-    assert_eq!(bench.ends().len() as u64, SESSIONS);
-    assert!(bench.record.fallbacks.lock().unwrap().is_empty());
+    assert_eq!(bench.ends().len() as u64, SESSIONS + 1);
+    assert_eq!(*bench.record.fallbacks.lock().unwrap(), [""; 0]);
     let left = wait_for(Duration::from_secs(5), || (descriptors() <= before).then_some(()));
     assert!(left.is_some(), "{} descriptors instead of {before}", descriptors());
 }
