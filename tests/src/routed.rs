@@ -11,7 +11,8 @@ use std::{
 };
 
 use wsproxy::datapath::{
-    ClientSocket, Ending, Endpoint, Handover, Mode, SessionEnd, SessionMeta, Terms, UpstreamSocket,
+    ClientSocket, Ending, Endpoint, Handover, Mode, Path, SessionEnd, SessionMeta, Terms,
+    UpstreamSocket,
 };
 
 use crate::{
@@ -169,7 +170,11 @@ impl<'a> Gateway<'a> {
         patient(&server);
         assert_eq!(client_addr.ip(), address(Place::Client, Place::Client, family));
         before();
-        (self.hand_over(ours_client, ours_upstream, user_timeout), client, server)
+        let id = self.hand_over(ours_client, ours_upstream, user_timeout);
+        if self.bench.path == Path::Packet {
+            self.bench.warm(id, &client, &server);
+        }
+        (id, client, server)
     }
 
     /// Gives two connections to the datapath; the session's number.

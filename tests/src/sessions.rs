@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    io::{self, Read as _, Write as _},
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
     sync::{
@@ -17,6 +17,8 @@ use wsproxy::datapath::{
     ClientSocket, Companion, Datapath, Endpoint, Entry, Farewell, Handover, Mode, Observer,
     Options, Path, SessionEnd, SessionMeta, Side, Terms, UpstreamSocket,
 };
+
+use crate::routed::End;
 
 /// Collects what the datapath tells.
 #[derive(Default)]
@@ -207,16 +209,19 @@ impl Bench {
 
     /// Sends bytes to and fro until the packets are translated: they are once something was heard
     /// of both sides, and nothing is under way.
-    fn warm(&self, id: u64, mut client: &TcpStream, mut server: &TcpStream) {
+    ///
+    /// # Panics
+    /// When they never are.
+    pub fn warm(&self, id: u64, client: &impl End, server: &impl End) {
         let deadline = Instant::now() + Duration::from_secs(20);
         let mut bytes = 0;
         let mut byte = [0];
         while self.datapath.sessions().iter().any(|s| s.meta.id == id && s.path != Path::Packet) {
             assert!(Instant::now() < deadline, "the packets of session {id} are not translated");
-            client.write_all(b"w").unwrap();
-            server.read_exact(&mut byte).unwrap();
-            server.write_all(b"w").unwrap();
-            client.read_exact(&mut byte).unwrap();
+            client.send(b"w").unwrap();
+            server.receive_all(&mut byte).unwrap();
+            server.send(b"w").unwrap();
+            client.receive_all(&mut byte).unwrap();
             bytes += 1;
             std::thread::sleep(Duration::from_millis(2));
         }

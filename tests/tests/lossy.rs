@@ -36,7 +36,7 @@ macro_rules! over_all {
     (count { $($name:ident: $plan:expr,)* }) => { [$(stringify!($name)),*].len() };
 }
 
-over_all!(relay: Relay, sockmap: Sockmap; {
+over_all!(relay: Relay, sockmap: Sockmap, packet: Packet; {
     loses_little: super::LITTLE,
     loses_much: super::MUCH,
     doubles: super::DOUBLES,
@@ -149,8 +149,10 @@ fn talks(gateway: &Gateway<'_>, family: Family, links: &mut [Lossy<'_>], plan: P
     let said = (total + sizes.iter().sum::<usize>()) as u64;
     for carried in [end.to_upstream, end.to_client] {
         assert_eq!(carried.total(), said, "{end:?}");
-        if gateway.bench.path == Path::Sockmap {
-            assert!(carried.kernel > 0, "{end:?}");
+        match gateway.bench.path {
+            Path::Sockmap => assert!(carried.kernel > 0, "{end:?}"),
+            Path::Packet => assert_eq!(carried.packet, said, "{end:?}"),
+            Path::Relay => {}
         }
     }
 }

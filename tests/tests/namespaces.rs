@@ -26,6 +26,19 @@ macro_rules! over_both {
     };
 }
 
+/// Those about a side that vanishes are about the gateway's own TCP, which the packet path has not.
+mod packet {
+    #[test]
+    fn echoes() {
+        super::echoes(super::Mode::Packet);
+    }
+
+    #[test]
+    fn small_packets() {
+        super::small_packets(super::Mode::Packet);
+    }
+}
+
 over_both!(echoes, small_packets, server_vanishes, client_vanishes);
 
 /// Makes the namespaces and runs `test` in the gateway.
@@ -50,7 +63,9 @@ fn echoes(mode: Mode) {
                 for carried in [end.to_upstream, end.to_client] {
                     eprintln!("{mode:?} {family:?} {} messages: {carried:?}", sizes.len());
                     assert_eq!(carried.total(), total);
-                    if gateway.bench.path == Path::Sockmap {
+                    if gateway.bench.path == Path::Packet {
+                        assert_eq!(carried.packet, total);
+                    } else if gateway.bench.path == Path::Sockmap {
                         // A message that is larger than a fresh send buffer finds no room at
                         // first: part of it goes through user space, by design.
                         let least = if sizes[0] > 16 * KIB { 50 } else { 95 };

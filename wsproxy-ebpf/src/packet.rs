@@ -206,6 +206,7 @@ unsafe fn apply(
         }
         if let Some(fin) = moves.fin {
             atomic::store(&raw mut (*flow).fin, KNOWN | u64::from(fin));
+            count(Reason::Finished);
             notify(index, atomic::load(&raw const (*record).generation), Reason::Finished);
         }
         if moves.flags != 0 {
@@ -213,7 +214,8 @@ unsafe fn apply(
             let before = atomic::load(flags);
             if before & moves.flags != moves.flags {
                 atomic::store(flags, before | moves.flags);
-                notify(index, atomic::load(&raw const (*record).generation), Reason::Over);
+                count(Reason::Over);
+            notify(index, atomic::load(&raw const (*record).generation), Reason::Over);
             }
         }
         atomic::add(&raw mut (*record).kernel_skbs, 1);
