@@ -41,6 +41,9 @@ const BATCH: usize = 256;
 /// Pause before bytes on their way inside the kernel are looked for again.
 const MOMENT: Duration = Duration::from_micros(500);
 
+/// Pause before sessions whose packets are translated since a moment ago are looked at again.
+const CLEARED: Duration = Duration::from_millis(5);
+
 const WAKE: u64 = u64::MAX;
 const RING: u64 = u64::MAX - 1;
 
@@ -84,6 +87,8 @@ struct Engine {
     last_words: VecDeque<(Instant, u32, u64)>,
     /// Sessions that come back from the packet path to be closed.
     settling: Vec<Settling>,
+    /// Sessions whose frozen sockets may still hold what their peers are to acknowledge.
+    clearing: Vec<(u32, u64)>,
     /// What is left of sessions whose packets may still come, and until when.
     remains: VecDeque<(Instant, Remains)>,
     batches: Batches,
@@ -127,6 +132,7 @@ impl Engine {
             entering: VecDeque::new(),
             last_words: VecDeque::new(),
             settling: Vec::new(),
+            clearing: Vec::new(),
             remains: VecDeque::new(),
             batches: Batches::default(),
             timers: Timers::default(),
@@ -174,6 +180,7 @@ impl Engine {
             self.enter_some(now);
             self.look_at_last_words(clock, now);
             self.look_at_settling(clock, now);
+            self.clear_some();
             self.look_at_remains(clock);
             self.look_at_timers(now);
             if clock >= self.next_sweep {
@@ -195,6 +202,8 @@ impl Engine {
             Duration::ZERO
         } else if !self.queues[LATER].is_empty() || !self.settling.is_empty() {
             MOMENT
+        } else if !self.clearing.is_empty() {
+            CLEARED
         } else if self.count > 0 || !self.remains.is_empty() {
             let first = |list: &VecDeque<(Instant, u32, u64)>| list.front().map(|(due, ..)| *due);
             let firsts = [first(&self.newcomers), first(&self.last_words)].into_iter().flatten();
@@ -381,8 +390,8 @@ impl Engine {
                 return self.end(slot, Cause::Failed(error.into()));
             }
         }
-        if session.is_moment() {
-            session.translate(&self.shared);
+        if session.is_moment() && session.translate(&self.shared) {
+            self.clearing.push((slot, session.id()));
         }
     }
 

@@ -149,6 +149,17 @@ impl Engine {
         self.settling.push(Settling { slot, id, why, farewells, deadline, insist, sent });
     }
 
+    /// Frozen sockets keep what they had under way until it is acknowledged.
+    pub(super) fn clear_some(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        for (slot, id) in std::mem::take(&mut self.clearing) {
+            let session = self.session(slot).filter(|session| session.id() == id);
+            if session.is_some_and(|session| session.clear(&shared)) {
+                self.clearing.push((slot, id));
+            }
+        }
+    }
+
     /// Closes those sessions that have come back; what is not quiet by its deadline is reset.
     pub(super) fn look_at_settling(&mut self, clock: Instant, now: u64) {
         for mut settling in std::mem::take(&mut self.settling) {

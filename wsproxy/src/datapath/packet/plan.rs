@@ -224,9 +224,6 @@ fn ports(source: SocketAddr, destination: SocketAddr) -> u32 {
 pub struct Instant {
     /// The client's, the upstream's.
     pub frozen: [Frozen; 2],
-    /// Bytes that each side has not acknowledged yet, which the other one will send again if need
-    /// be: it has no acknowledgement for them either.
-    pub in_flight: [u32; 2],
     /// The last TSval of each side.
     pub values: [u32; 2],
 }
@@ -281,7 +278,7 @@ impl Plan {
                 local: u8::from(there.way.local),
                 sent: KNOWN | u64::from(near.rcv_seq),
                 // What this side has acknowledged of the other one's bytes.
-                acked: KNOWN | u64::from(far.rcv_seq.wrapping_sub(at.in_flight[side])),
+                acked: KNOWN | u64::from(far.rcv_seq.wrapping_sub(near.unacknowledged)),
                 edge: KNOWN | u64::from(edge(near, far)),
                 value: KNOWN | u64::from(at.values[side]),
                 ..Flow::default()

@@ -61,16 +61,14 @@ impl Frozen {
 }
 
 /// Freezes a connection, unless bytes wait in it or its end has begun: then nothing has changed and
-/// the answer is `None`. With `acknowledge` the peer gets the acknowledgement that it may still
-/// wait for.
+/// the answer is `None`. The peer gets the acknowledgement that it may still wait for. What it has
+/// not acknowledged itself the frozen socket goes on to send again, until [`refreeze`].
 ///
 /// # Errors
 /// What `setsockopt(2)` says: `EPERM` without `CAP_NET_ADMIN`. The connection is as it was.
-pub fn freeze(socket: BorrowedFd<'_>, acknowledge: bool) -> io::Result<Option<Frozen>> {
-    if acknowledge {
-        // Sends a delayed acknowledgement now (`__tcp_sock_set_quickack`).
-        sockopt::set_tcp_quickack(socket, true)?;
-    }
+pub fn freeze(socket: BorrowedFd<'_>) -> io::Result<Option<Frozen>> {
+    // Sends a delayed acknowledgement now (`__tcp_sock_set_quickack`).
+    sockopt::set_tcp_quickack(socket, true)?;
     let before = Before {
         keepalive: sockopt::socket_keepalive(socket)?,
         reuse_address: sockopt::socket_reuseaddr(socket)?,

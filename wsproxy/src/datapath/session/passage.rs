@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use wsproxy_common::packet::{FLAG_FIN_ACKED, FLAG_RESET, Flow, FlowKey, State};
+use wsproxy_common::packet::{self, FLAG_FIN_ACKED, FLAG_RESET, Flow, FlowKey, State};
 
 use super::{CLIENT, Cause, Session, UPSTREAM, now_ns, records};
 use crate::{
@@ -177,13 +177,11 @@ impl Session {
                 for flow in flows {
                     flow.set_state(State::Forward);
                 }
-                self.clear_under_way(&passage.plan, &at);
-                for (record, bytes) in records(shared, self.place.slot())
-                    .into_iter()
-                    .zip([at.in_flight[1], at.in_flight[0]])
-                {
+                let records = records(shared, self.place.slot());
+                for side in [CLIENT, UPSTREAM] {
                     // Counted as relayed, and once more when they are acknowledged.
-                    record.relay_bytes.fetch_sub(bytes.into(), Ordering::Relaxed);
+                    let bytes = at.frozen[1 - side].unacknowledged;
+                    records[side].relay_bytes.fetch_sub(bytes.into(), Ordering::Relaxed);
                 }
                 passage.stage = Stage::Translated(at.frozen, now_ns());
                 passage.tries = 0;
@@ -233,28 +231,19 @@ impl Session {
     ) -> Result<Option<plan::Instant>, Ineligible> {
         let refused = Ineligible::Refused;
         let sockets = self.ends.each_ref().map(AsFd::as_fd);
-        let mut in_flight = [0; 2];
-        for (bytes, socket) in in_flight.iter_mut().zip(sockets) {
-            *bytes = sys::tcp_unacknowledged(socket).map_err(refused)?;
-        }
-        // What is under way to a side must not be acknowledged to the other one.
-        let first = socket::freeze(sockets[0], in_flight[1] == 0).map_err(refused)?;
+        let first = socket::freeze(sockets[0]).map_err(refused)?;
         let Some(first) = first else { return Ok(None) };
-        let second = socket::freeze(sockets[1], in_flight[0] == 0);
+        let second = socket::freeze(sockets[1]);
         let Ok(Some(second)) = second else {
             socket::unfreeze(sockets[0], &first).map_err(refused)?;
             return second.map_err(refused).map(|_| None);
         };
         let at = plan::Instant {
             frozen: [first, second],
-            in_flight: [first.unacknowledged, second.unacknowledged],
             values: flows.map(|flow| flow.value().unwrap_or_default()),
         };
         let quiet = (0..2).all(|side| {
-            let frozen = &at.frozen[side];
-            let unsaid = frozen.rcv_seq.wrapping_sub(frozen.window.rcv_wup);
-            flows[side].sent() == Some(frozen.rcv_seq)
-                && at.in_flight[1 - side] <= unsaid
+            flows[side].sent() == Some(at.frozen[side].rcv_seq)
                 && (!plan.has_timestamps() || flows[side].value().is_some())
         });
         let fits = plan.check_mss(&at.frozen);
@@ -267,17 +256,32 @@ impl Session {
         fits.map(|()| None)
     }
 
-    /// What a socket had under way its peer's peer sends again, if need be: the socket must not.
-    fn clear_under_way(&self, plan: &Plan, at: &plan::Instant) {
+    /// Takes from the frozen sockets what their peers have acknowledged since; whether there is
+    /// more to take. Until then they send it again if need be: nobody else would.
+    pub(in crate::datapath) fn clear(&mut self, shared: &Shared) -> bool {
+        let Some(packets) = packets(shared) else { return false };
+        let flows = packets.flows(self.place.slot());
+        let sockets = self.ends.each_ref().map(AsFd::as_fd);
+        let Some(Passage { plan, stage: Stage::Translated(frozen, _), .. }) =
+            self.passage.as_deref_mut()
+        else {
+            return false;
+        };
         for side in [CLIENT, UPSTREAM] {
-            if at.in_flight[side] > 0 {
-                let revival = plan.as_it_was(side, &at.frozen[side]);
-                let cleared = socket::refreeze(self.socket(side), &revival);
-                if let Err(error) = cleared {
-                    tracing::warn!(%error, session = self.meta.id, "a frozen socket kept its queue");
-                }
+            // What the other side had said by then is what this socket had sent to this one.
+            let all = frozen[1 - side].rcv_seq;
+            let acked = flows[side].acked().is_some_and(|acked| !packet::after(all, acked));
+            if frozen[side].unacknowledged == 0 || !acked {
+                continue;
+            }
+            frozen[side].unacknowledged = 0;
+            if let Err(error) =
+                socket::refreeze(sockets[side], &plan.as_it_was(side, &frozen[side]))
+            {
+                tracing::warn!(%error, session = self.meta.id, "a frozen socket kept its queue");
             }
         }
+        frozen.iter().any(|frozen| frozen.unacknowledged > 0)
     }
 
     fn moved_to(&mut self, shared: &Shared, path: Path) {
@@ -306,12 +310,17 @@ impl Session {
                 record.last_activity_ns.store(now, Ordering::Relaxed);
             }
         }
-        if let Some(side) = (0..2).find(|side| flags[*side] & FLAG_RESET != 0) {
-            let error = io::ErrorKind::ConnectionReset.into();
-            return News::Over(Cause::Broke { side, error });
+        // A reset may come behind the end: what is late finds a socket that is closed.
+        if flags.iter().all(|flags| flags & FLAG_FIN_ACKED != 0) {
+            return News::Over(Cause::Finished);
         }
-        let ended = |side: usize| flags[1 - side] & FLAG_FIN_ACKED != 0;
-        if ended(CLIENT) && ended(UPSTREAM) { News::Over(Cause::Finished) } else { News::Runs }
+        match (0..2).find(|side| flags[*side] & FLAG_RESET != 0) {
+            Some(side) => {
+                let error = io::ErrorKind::ConnectionReset.into();
+                News::Over(Cause::Broke { side, error })
+            }
+            None => News::Runs,
+        }
     }
 
     /// Lets nothing new in: what is under way comes to its end.

@@ -91,7 +91,7 @@ fn pair_with(family: Family, mss: Option<u32>) -> Pair {
 fn freeze_soon(socket: &TcpStream) -> Frozen {
     let end = Instant::now() + DEADLINE;
     loop {
-        if let Some(frozen) = freeze(socket.as_fd(), true).unwrap() {
+        if let Some(frozen) = freeze(socket.as_fd()).unwrap() {
             return frozen;
         }
         assert!(Instant::now() < end, "never quiet: {:?}", facts(socket.as_fd()));

@@ -70,7 +70,7 @@ fn unread_bytes_keep_a_socket_from_freezing() {
     SockRef::from(&pair.b).set_keepalive(true).unwrap();
     pair.a.write_all(b"unread").unwrap();
     eventually("arrived", || pair.b.peek(&mut [0; 8]).unwrap() == 6);
-    assert_eq!(freeze(pair.b.as_fd(), true).unwrap(), None);
+    assert_eq!(freeze(pair.b.as_fd()).unwrap(), None);
     let options = SockRef::from(&pair.b);
     assert!(options.keepalive().unwrap() && options.reuse_address().unwrap());
     let mut got = [0; 6];
@@ -96,7 +96,7 @@ fn unacknowledged_bytes_keep_a_socket_from_freezing() {
         }
     }
     pair.b.set_nonblocking(false).unwrap();
-    assert_eq!(freeze(pair.b.as_fd(), true).unwrap(), None);
+    assert_eq!(freeze(pair.b.as_fd()).unwrap(), None);
     let mut got = vec![0; sent];
     pair.a.read_exact(&mut got).unwrap();
     assert!(got.iter().all(|byte| *byte == 7));
@@ -119,7 +119,7 @@ fn bytes_behind_a_hole_keep_a_socket_from_freezing() {
     ahead.snd_seq = ahead.snd_seq.wrapping_add(10);
     revive(pair.a.as_fd(), &ahead).unwrap();
     pair.a.write_all(b"ahead").unwrap();
-    eventually("not quiet", || match freeze(pair.b.as_fd(), true).unwrap() {
+    eventually("not quiet", || match freeze(pair.b.as_fd()).unwrap() {
         Some(frozen) => {
             unfreeze(pair.b.as_fd(), &frozen).unwrap();
             false
@@ -140,7 +140,7 @@ fn a_half_closed_socket_is_not_frozen() {
         if ours { &pair.b } else { &pair.a }.shutdown(Shutdown::Write).unwrap();
         eventually("not ESTABLISHED", || !facts(pair.b.as_fd()).unwrap().established);
         eventually("acknowledged", || unacknowledged(pair.b.as_fd()).unwrap() == 0);
-        assert_eq!(freeze(pair.b.as_fd(), true).unwrap(), None);
+        assert_eq!(freeze(pair.b.as_fd()).unwrap(), None);
     }
 }
 
@@ -157,7 +157,7 @@ fn freezing_sends_the_acknowledgement_that_the_peer_waits_for() {
         sockopt::set_tcp_quickack(&pair.b, false).unwrap();
         say(&mut pair.a, &mut pair.b, b"x");
         let start = Instant::now();
-        let frozen = freeze(pair.b.as_fd(), true).unwrap();
+        let frozen = freeze(pair.b.as_fd()).unwrap();
         eventually("acknowledged", || unacknowledged(pair.a.as_fd()).unwrap() == 0);
         let took = start.elapsed();
         if let Some(frozen) = frozen {
