@@ -199,7 +199,9 @@ impl Bench {
         let id = handover.meta.id;
         let early = !handover.early_to_upstream.is_empty() || !handover.early_to_client.is_empty();
         let same_family = hops.client.is_ipv4() == hops.server.is_ipv4();
-        let eligible = same_family && !early && !handover.terms.no_packets;
+        // Bytes that are no frames would not do where frames are followed.
+        let plain = handover.terms.frames.is_none();
+        let eligible = same_family && !early && !handover.terms.no_packets && plain;
         self.datapath.take_over(place, handover);
         if self.path == Path::Packet && eligible {
             self.warm(id, &client, &server);

@@ -43,7 +43,8 @@ pub struct Direction {
     /// `CLOCK_MONOTONIC` in ns, coarse, when a byte last moved. Written by the owner.
     pub last_activity_ns: u64,
     /// TCP sequence number behind the last skb of S, with
-    /// [`EXPECTED_KNOWN`] set once there was one. Written by BPF.
+    /// [`EXPECTED_KNOWN`] set once there was one; on the packet path where the frame cursor
+    /// stands. Written by BPF.
     pub expected_seq: u64,
     /// Not 0: BPF could not cut a retransmission off the front of an skb, so
     /// that bytes came twice. The session must end in a reset. Written by BPF.
@@ -73,6 +74,9 @@ pub struct Direction {
 pub const FOLLOW_FRAMES: u64 = 1;
 /// Bit of [`Direction::follow`]: a Pong, or the begin of one, is for user space to look at.
 pub const WATCH_PONGS: u64 = 2;
+/// Bit of [`Direction::follow`]: on the packet path, a FIN without a Close before it is for user
+/// space to look at.
+pub const WATCH_FIN: u64 = 4;
 
 /// Bit of [`Direction::expected_seq`] that says that its lower half counts.
 pub const EXPECTED_KNOWN: u64 = 1 << 32;

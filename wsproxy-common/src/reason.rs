@@ -55,11 +55,13 @@ pub enum Reason {
     Finished = 22,
     /// Packet path, not an exit: a reset, or the acknowledgement of a FIN.
     Over = 23,
+    /// Packet path, dropped: a packet that only user space can judge; the session comes back.
+    ForUserSpace = 24,
 }
 
 impl Reason {
     /// How many there are; the length of the counter array.
-    pub const COUNT: u32 = 24;
+    pub const COUNT: u32 = 25;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -87,6 +89,7 @@ impl Reason {
         Self::Untranslated,
         Self::Finished,
         Self::Over,
+        Self::ForUserSpace,
     ];
 
     /// The label under which metrics and logs name it.
@@ -117,6 +120,7 @@ impl Reason {
             Self::Untranslated => "untranslated",
             Self::Finished => "finished",
             Self::Over => "over",
+            Self::ForUserSpace => "for_user_space",
         }
     }
 

@@ -2,11 +2,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{
-    EbpfContext as _,
-    helpers::generated::{bpf_loop, bpf_skb_load_bytes},
-    programs::SkBuffContext,
-};
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
 use wsproxy_common::{
     Direction, Reason,
     cursor::{FrameCursor, HeaderSource, PONG_FIRST_BYTE, Walk, WalkEnd},
@@ -16,14 +12,40 @@ use wsproxy_common::{
 
 use crate::atomic;
 
-/// The skb's bytes.
-struct Skb(*mut c_void);
+/// Bytes of the stream, in an skb.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Bytes {
+    skb: *mut c_void,
+    /// How many of the bytes that are walked over came before, and are not in the skb.
+    missing: u32,
+    /// Where in the skb the others begin.
+    base: u32,
+}
 
-impl HeaderSource for Skb {
+impl Bytes {
+    /// All of an skb that begins with the stream's bytes.
+    #[inline(always)]
+    pub fn all_of(skb: *mut c_void) -> Self {
+        Self { skb, missing: 0, base: 0 }
+    }
+
+    /// Behind `missing` bytes, those from `base` on.
+    #[inline(always)]
+    pub fn from(skb: *mut c_void, base: u32, missing: u32) -> Self {
+        Self { skb, missing, base }
+    }
+}
+
+impl HeaderSource for Bytes {
     #[inline(always)]
     fn load(&mut self, offset: u32, want: u32, out: &mut [u8; 14]) -> bool {
+        if offset < self.missing {
+            return false;
+        }
+        let at = self.base.wrapping_add(offset).wrapping_sub(self.missing);
         // SAFETY: the context of the running program, and a buffer of at least `want` bytes.
-        unsafe { bpf_skb_load_bytes(self.0, offset, out.as_mut_ptr().cast(), want) == 0 }
+        unsafe { bpf_skb_load_bytes(self.skb, at, out.as_mut_ptr().cast(), want) == 0 }
     }
 }
 
@@ -34,20 +56,20 @@ impl HeaderSource for Skb {
 struct Context {
     record: *mut Direction,
     walk: Walk,
-    skb: Skb,
+    bytes: Bytes,
 }
 
 /// One frame; a callback of `bpf_loop`: not 0 ends it.
 unsafe extern "C" fn step(_nth: u64, context: *mut c_void) -> i64 {
     // SAFETY: `bpf_loop` gives what `follow` gave it; the record is in the map.
     unsafe {
-        let Context { record, walk, skb } = &mut *context.cast::<Context>();
+        let Context { record, walk, bytes } = &mut *context.cast::<Context>();
         let rules = (**record).rules;
-        i64::from(!(**record).cursor.walk_one(skb, walk, rules))
+        i64::from(!(**record).cursor.walk_one(bytes, walk, rules))
     }
 }
 
-/// Leads the cursor over an skb of `len` bytes. `before` gets what it was, to be put back when
+/// Leads the cursor over the next `len` bytes of the stream. `before` gets what it was, to be put back when
 /// the skb is not redirected after all; there is nothing of it unless the answer is `Ok(true)`.
 /// `Ok(false)`: this direction is not followed. `Err`: the skb is for user space, which follows
 /// it itself; the cursor stands in front of it.
@@ -57,7 +79,7 @@ unsafe extern "C" fn step(_nth: u64, context: *mut c_void) -> i64 {
 /// [`Direction::handed`]: the cursor is nobody else's.
 #[inline(always)]
 pub unsafe fn follow(
-    ctx: &SkBuffContext,
+    bytes: Bytes,
     record: *mut Direction,
     len: u64,
     before: *mut FrameCursor,
@@ -71,7 +93,7 @@ pub unsafe fn follow(
         if walk.left == 0 {
             return Ok(true);
         }
-        let mut context = Context { record, walk, skb: Skb(ctx.as_ptr()) };
+        let mut context = Context { record, walk, bytes };
         bpf_loop(FRAMES_MAX, step as *mut c_void, (&raw mut context).cast(), 0);
         match judge(record, &context.walk, (*before).counts.pongs) {
             None => Ok(true),

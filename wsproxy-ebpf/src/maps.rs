@@ -8,6 +8,7 @@ use aya_ebpf::{
 };
 use wsproxy_common::{
     Direction, Event, Reason,
+    cursor::FrameCursor,
     packet::{Flow, FlowKey, Headers, Options},
 };
 
@@ -68,6 +69,8 @@ pub struct Work {
     pub headers: Headers,
     /// Its options.
     pub options: Options,
+    /// The frame cursor before the packet.
+    pub before: FrameCursor,
 }
 
 /// See [`Work`].

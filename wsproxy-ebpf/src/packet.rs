@@ -16,15 +16,16 @@ use aya_ebpf::{
 };
 use wsproxy_common::{
     Direction, Reason,
-    direction::opposite,
+    direction::{EXPECTED_KNOWN, FOLLOW_FRAMES, WATCH_FIN, opposite},
     packet::{
-        ACK, Change, Flow, HEADERS, Headers, KNOWN, Moves, OPTIONS, Options, RST, SYN, Seen,
-        Segment, State, V4_AT, after, observe,
+        ACK, Change, FIN, FLAG_COME_BACK, Flow, HEADERS, Headers, KNOWN, Moves, OPTIONS, Options,
+        RST, SYN, Seen, Segment, State, V4_AT, after, observe,
     },
 };
 
 use crate::{
     atomic,
+    follow::Bytes,
     maps::{DIRECTIONS, FLOWS, KEYS, WORK, Work, count, notify},
 };
 
@@ -68,11 +69,17 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
                     return None;
                 }
                 let known = seen(flow, theirs);
+                if known.is_fresh(&segment) {
+                    if matches!(state, State::Settle) {
+                        return Some(drop_for(Reason::Settled));
+                    }
+                    if !followed(skb, work, record, &segment) {
+                        raise(index, flow, record, FLAG_COME_BACK, Reason::ForUserSpace);
+                        return Some(TC_ACT_SHOT);
+                    }
+                }
                 let ack = segment.ack.wrapping_add((*flow).ack_add);
                 let moves = observe(&known, &segment, ack, (*flow).scale);
-                if matches!(state, State::Settle) && segment.length() != 0 && !moves.old {
-                    return Some(drop_for(Reason::Settled));
-                }
                 apply(index, flow, record, their_record, &known, &moves);
                 if atomic::load(&raw const (*flow).state) == State::Hold as u64 {
                     return Some(drop_for(Reason::Held));
@@ -210,15 +217,58 @@ unsafe fn apply(
             notify(index, atomic::load(&raw const (*record).generation), Reason::Finished);
         }
         if moves.flags != 0 {
-            let flags = &raw mut (*flow).flags;
-            let before = atomic::load(flags);
-            if before & moves.flags != moves.flags {
-                atomic::store(flags, before | moves.flags);
-                count(Reason::Over);
-            notify(index, atomic::load(&raw const (*record).generation), Reason::Over);
-            }
+            raise(index, flow, record, moves.flags, Reason::Over);
         }
         atomic::add(&raw mut (*record).kernel_skbs, 1);
+    }
+}
+
+/// Sets flags, and tells of those that were not set.
+#[inline(always)]
+unsafe fn raise(index: u32, flow: *mut Flow, record: *mut Direction, set: u64, reason: Reason) {
+    unsafe {
+        let flags = &raw mut (*flow).flags;
+        let before = atomic::load(flags);
+        count(reason);
+        if before & set != set {
+            atomic::store(flags, before | set);
+            notify(index, atomic::load(&raw const (*record).generation), reason);
+        }
+    }
+}
+
+/// Leads the frame cursor over what is new in a segment. False: that is for user space, and the
+/// segment must not go on. A header that has not come yet is: what lies behind it can't be followed.
+#[inline(always)]
+unsafe fn followed(
+    skb: *mut __sk_buff,
+    work: *mut Work,
+    record: *mut Direction,
+    segment: &Segment,
+) -> bool {
+    unsafe {
+        let follow = atomic::load(&raw const (*record).follow);
+        if follow & FOLLOW_FRAMES == 0 {
+            return true;
+        }
+        let at = &raw mut (*record).expected_seq;
+        let stands = atomic::load(at) as u32;
+        let end = segment.seq.wrapping_add(segment.payload);
+        if after(end, stands) {
+            let (missing, done) = if after(segment.seq, stands) {
+                (segment.seq.wrapping_sub(stands), 0)
+            } else {
+                (0, stands.wrapping_sub(segment.seq))
+            };
+            let base = ETHERNET + (*work).headers.ip_length() + 20 + u32::from(segment.options);
+            let bytes = Bytes::from(skb.cast(), base.wrapping_add(done), missing);
+            let length = u64::from(end.wrapping_sub(stands));
+            if crate::follow::follow(bytes, record, length, &raw mut (*work).before).is_err() {
+                return false;
+            }
+            atomic::store(at, EXPECTED_KNOWN | u64::from(end));
+        }
+        !(segment.has(FIN) && follow & WATCH_FIN != 0 && (*record).cursor.counts.closes == 0)
     }
 }
 

@@ -22,7 +22,7 @@ use wsproxy_common::{
 
 use crate::{
     atomic,
-    follow::follow,
+    follow::{Bytes, follow},
     maps::{BY_COOKIE, DIRECTIONS, SOCKETS, count, notify},
     target,
 };
@@ -135,7 +135,7 @@ unsafe fn splice(ctx: &SkBuffContext, index: u32, record: *mut Direction, len: u
 
         linearise(ctx, len);
         let mut before = MaybeUninit::<FrameCursor>::uninit();
-        let followed = match follow(ctx, record, len, before.as_mut_ptr()) {
+        let followed = match follow(Bytes::all_of(ctx.as_ptr()), record, len, before.as_mut_ptr()) {
             Ok(followed) => followed,
             Err(reason) => return take_away(index, record, len, len, reason),
         };

@@ -58,6 +58,9 @@ pub const FLAG_RESET: u64 = 1;
 /// Bit of [`Flow::flags`]: S has acknowledged the FIN of T.
 pub const FLAG_FIN_ACKED: u64 = 2;
 
+/// Bit of [`Flow::flags`]: a packet of S was dropped that only user space can judge.
+pub const FLAG_COME_BACK: u64 = 4;
+
 /// One direction. The upper part is written by user space while the state is not
 /// [`State::Forward`], the lower one by BPF. Sequence numbers are in the numbers of whoever sent
 /// what they count, unless it says otherwise.

@@ -41,10 +41,20 @@ pub struct Moves {
     pub fin: Option<u32>,
     /// Bits of [`super::Flow::flags`] that are to be set.
     pub flags: u64,
-    /// Whether a byte came, or a FIN, that was not there before.
-    pub fresh: bool,
-    /// Whether it is something that was there before, or nothing but an acknowledgement.
-    pub old: bool,
+}
+
+impl Seen {
+    /// Whether a segment of S brings bytes, or a FIN, that were not there before.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_fresh(&self, segment: &Segment) -> bool {
+        let end = segment.seq.wrapping_add(segment.length());
+        // One byte may come behind a closed window: its sender probes it.
+        let upper = (self.their_edge as u32).wrapping_add(1 + segment.has(FIN) as u32);
+        let lower = (self.their_acked as u32).wrapping_sub(LARGEST_WINDOW);
+        let inside = !after(end, upper) && !after(lower, end);
+        !segment.has(SYN) && !segment.has(RST) && inside && after(end, self.sent as u32)
+    }
 }
 
 /// What a segment from S changes. `ack` is its acknowledgement number in T's numbers, `scale` the
@@ -55,7 +65,6 @@ pub fn observe(seen: &Seen, segment: &Segment, ack: u32, scale: u8) -> Moves {
     let mut moves = Moves::default();
     let end = segment.seq.wrapping_add(segment.length());
     let sent = seen.sent as u32;
-    moves.old = seen.sent & KNOWN != 0 && !after(end, sent);
     let lower = seen.their_acked as u32;
     if segment.has(RST) {
         // A reset that its receiver obeys has the number that it waits for (RFC 5961, section
@@ -68,12 +77,8 @@ pub fn observe(seen: &Seen, segment: &Segment, ack: u32, scale: u8) -> Moves {
     if segment.has(SYN) {
         return moves;
     }
-    // One byte may come behind a closed window: its sender probes it.
-    let upper = (seen.their_edge as u32).wrapping_add(1 + segment.has(FIN) as u32);
-    let inside = !after(end, upper) && !after(lower.wrapping_sub(HALF_WINDOW), end);
-    if inside && after(end, sent) {
+    if seen.is_fresh(segment) {
         moves.sent = Some(end);
-        moves.fresh = true;
         if segment.has(FIN) {
             moves.fin = Some(end);
         }
@@ -95,4 +100,4 @@ pub fn observe(seen: &Seen, segment: &Segment, ack: u32, scale: u8) -> Moves {
 }
 
 /// The largest window there is (RFC 7323, section 2.2).
-const HALF_WINDOW: u32 = 1 << 30;
+const LARGEST_WINDOW: u32 = 1 << 30;

@@ -33,7 +33,7 @@ use super::{
     entry::Batches,
     frames::Numbers,
     lane::Want,
-    session::{CLIENT, Cause, Progress, Remains, Session, Settling, TIME_WAIT, UPSTREAM, now_ns},
+    session::{CLIENT, Cause, Progress, Remains, Returning, Session, TIME_WAIT, UPSTREAM, now_ns},
 };
 
 /// Events of one `epoll_wait`.
@@ -85,8 +85,8 @@ struct Engine {
     entering: VecDeque<(u32, u64)>,
     /// Sessions that one side has broken off, by slot and number, and when to look at them again.
     last_words: VecDeque<(Instant, u32, u64)>,
-    /// Sessions that come back from the packet path to be closed.
-    settling: Vec<Settling>,
+    /// Sessions that come back from the packet path.
+    returning: Vec<Returning>,
     /// Sessions whose frozen sockets may still hold what their peers are to acknowledge.
     clearing: Vec<(u32, u64)>,
     /// What is left of sessions whose packets may still come, and until when.
@@ -131,7 +131,7 @@ impl Engine {
             newcomers: VecDeque::new(),
             entering: VecDeque::new(),
             last_words: VecDeque::new(),
-            settling: Vec::new(),
+            returning: Vec::new(),
             clearing: Vec::new(),
             remains: VecDeque::new(),
             batches: Batches::default(),
@@ -179,7 +179,7 @@ impl Engine {
             self.look_at_newcomers(clock, now);
             self.enter_some(now);
             self.look_at_last_words(clock, now);
-            self.look_at_settling(clock, now);
+            self.look_at_returning(clock, now);
             self.clear_some();
             self.look_at_remains(clock);
             self.look_at_timers(now);
@@ -200,7 +200,7 @@ impl Engine {
     fn timeout(&self) -> Option<Timespec> {
         let wait = if !self.queues[TURN].is_empty() || !self.entering.is_empty() {
             Duration::ZERO
-        } else if !self.queues[LATER].is_empty() || !self.settling.is_empty() {
+        } else if !self.queues[LATER].is_empty() || !self.returning.is_empty() {
             MOMENT
         } else if !self.clearing.is_empty() {
             CLEARED
@@ -390,7 +390,7 @@ impl Engine {
                 return self.end(slot, Cause::Failed(error.into()));
             }
         }
-        if session.is_moment() && session.translate(&self.shared) {
+        if session.is_moment(&self.shared) && session.translate(&self.shared) {
             self.clearing.push((slot, session.id()));
         }
     }

@@ -7,7 +7,7 @@ mod supervision;
 
 pub(super) use self::{
     ending::Cause,
-    passage::{News, Remains, Settling, TIME_WAIT},
+    passage::{Errand, News, Remains, Returning, TIME_WAIT},
     supervision::Look,
 };
 
@@ -128,6 +128,8 @@ pub(super) struct Session {
     outside: bool,
     /// May still go the packet path.
     may_be_translated: bool,
+    /// Reads of both lanes when it came back from the packet path for a moment.
+    came_back_at: Option<u64>,
     /// Where it is on the packet path.
     passage: Option<Box<passage::Passage>>,
     /// Bytes and reads when [`Self::is_time_to_enter`] last looked.
@@ -224,6 +226,7 @@ impl Session {
                 && !terms.no_packets
                 && ends.iter().all(Endpoint::is_plain_tcp),
             passage: None,
+            came_back_at: None,
             seen: (0, [0; 2]),
             wants: [Want::Readable; 2],
             watched: [EventFlags::empty(); 2],

@@ -12,7 +12,7 @@ use super::{CloseOrder, Engine};
 use crate::datapath::{
     Ending, Entry, Farewell, SessionMeta,
     pings::nanos,
-    session::{CLIENT, Cause, Look, News, Settling, UPSTREAM},
+    session::{CLIENT, Cause, Errand, Look, News, Returning, UPSTREAM},
 };
 
 /// Time limits and lost notifications are looked for this often.
@@ -125,7 +125,8 @@ impl Engine {
         let at = self.place_of(slot);
         if let Some(session) = self.sessions.get_mut(at).and_then(Option::as_deref_mut) {
             if session.is_translated() {
-                return self.settle(slot, why, farewells, deadline);
+                let errand = Errand::Close(why, farewells.map(Clone::clone));
+                return self.call_back(slot, errand, deadline);
             }
             session.close(&self.shared, why, farewells, deadline, &mut self.numbers);
             self.look_at_deadline(slot, now);
@@ -133,20 +134,20 @@ impl Engine {
         }
     }
 
-    /// A session on the packet path is to be closed: it comes back first.
-    fn settle(&mut self, slot: u32, why: Ending, farewells: [&Farewell; 2], deadline: Instant) {
-        let Some(session) = self.sessions[slot as usize / self.mailboxes.len()].as_deref_mut()
-        else {
-            return;
-        };
-        let id = session.id();
-        if self.settling.iter().any(|settling| settling.id == id) {
+    /// A session on the packet path is to come back.
+    pub(super) fn call_back(&mut self, slot: u32, errand: Errand, deadline: Instant) {
+        let Some(id) = self.session(slot).map(|session| session.id()) else { return };
+        if let Some(before) = self.returning.iter_mut().find(|returning| returning.id == id) {
+            // To be closed is more than anything else.
+            if matches!(errand, Errand::Close(..)) && !matches!(before.errand, Errand::Close(..)) {
+                before.errand = errand;
+            }
             return;
         }
-        let farewells = farewells.map(Clone::clone);
-        let insist = (Instant::now() + BUSY).min(deadline);
-        let sent = [None; 2];
-        self.settling.push(Settling { slot, id, why, farewells, deadline, insist, sent });
+        // What is lost would be waited for in vain.
+        let patience = if matches!(errand, Errand::Stay) { Duration::ZERO } else { BUSY };
+        let insist = (Instant::now() + patience).min(deadline);
+        self.returning.push(Returning { slot, id, errand, deadline, insist, sent: [None; 2] });
     }
 
     /// Frozen sockets keep what they had under way until it is acknowledged.
@@ -160,34 +161,54 @@ impl Engine {
         }
     }
 
-    /// Closes those sessions that have come back; what is not quiet by its deadline is reset.
-    pub(super) fn look_at_settling(&mut self, clock: Instant, now: u64) {
-        for mut settling in std::mem::take(&mut self.settling) {
+    /// Sees to those sessions that have come back; what is not quiet by its deadline is reset.
+    pub(super) fn look_at_returning(&mut self, clock: Instant, now: u64) {
+        for mut returning in std::mem::take(&mut self.returning) {
             let shared = Arc::clone(&self.shared);
-            let Settling { slot, id, why, deadline, .. } = settling;
-            let Some(session) = self.session(slot).filter(|session| session.id() == id) else {
-                continue;
-            };
+            let (slot, deadline) = (returning.slot, returning.deadline);
+            let session = self.session(slot).filter(|session| session.id() == returning.id);
+            let Some(session) = session else { continue };
             // What is sent on without a pause is cut off in the end, as by any close.
-            if clock >= settling.insist {
+            if clock >= returning.insist {
                 session.settle(&shared);
             }
             let sent = session.sent(&shared);
-            let before = std::mem::replace(&mut settling.sent, sent);
+            let before = std::mem::replace(&mut returning.sent, sent);
             let back = if before == sent { session.come_back(&shared) } else { Ok(false) };
             match back {
-                Ok(true) => {
-                    let [client, upstream] = &settling.farewells;
-                    self.close(slot, why, [client, upstream], deadline, now);
-                }
-                Ok(false) if clock < deadline => self.settling.push(settling),
+                Ok(true) => self.run_errand(slot, returning.errand, deadline, now),
+                Ok(false) if clock < deadline => self.returning.push(returning),
                 Ok(false) => {
+                    let why = match returning.errand {
+                        Errand::Close(why, _) => why,
+                        // What it was sent it has not acknowledged.
+                        Errand::Ping | Errand::Stay => Ending::DeadPeer,
+                    };
                     session.ends_as(why, deadline);
                     self.end(slot, Cause::Late);
                 }
                 Err(error) => self.end(slot, Cause::Failed(error)),
             }
         }
+    }
+
+    fn run_errand(&mut self, slot: u32, errand: Errand, deadline: Instant, now: u64) {
+        let shared = Arc::clone(&self.shared);
+        let at = self.place_of(slot);
+        let Some(session) = self.sessions.get_mut(at).and_then(Option::as_deref_mut) else {
+            return;
+        };
+        match errand {
+            Errand::Close(why, [client, upstream]) => {
+                return self.close(slot, why, [&client, &upstream], deadline, now);
+            }
+            Errand::Ping => {
+                session.may_go_again();
+                session.ping_now(&shared, now, &mut self.numbers);
+            }
+            Errand::Stay => session.stay(&shared),
+        }
+        self.run_lanes(slot, [true; 2], now, false);
     }
 
     /// What is left of sessions goes when nothing of them can come any more.
@@ -202,10 +223,14 @@ impl Engine {
     /// The packets of a session have told something.
     pub(super) fn hear_packets(&mut self, slot: u32, from: Option<usize>, now: u64) {
         let shared = Arc::clone(&self.shared);
-        if let Some(session) = self.session(slot)
-            && let News::Over(cause) = session.news(from, &shared, now)
-        {
-            self.end(slot, cause);
+        let Some(session) = self.session(slot) else { return };
+        match session.news(from, &shared, now) {
+            News::Runs => {}
+            News::ComeBack => {
+                self.call_back(slot, Errand::Stay, Instant::now() + shared.options.drain);
+                self.look_at_returning(Instant::now(), now);
+            }
+            News::Over(cause) => self.end(slot, cause),
         }
     }
 
@@ -257,6 +282,11 @@ impl Engine {
         let chosen: Vec<_> = all.map(|session| session.slot()).collect();
         for slot in chosen {
             let at = self.place_of(slot);
+            if self.session(slot).is_some_and(|session| session.is_translated()) {
+                let deadline = Instant::now() + self.shared.options.drain;
+                self.call_back(slot, Errand::Ping, deadline);
+                continue;
+            }
             if let Some(session) = self.sessions.get_mut(at).and_then(Option::as_deref_mut)
                 && session.ping_now(&self.shared, now, &mut self.numbers)
             {
@@ -297,6 +327,10 @@ impl Engine {
         }
         match session.look(&self.shared, now, &mut self.numbers) {
             Ok(Look::Done) => {}
+            Ok(Look::ComeBack(at)) => {
+                self.timers.push(now, at, slot, id, What::Look);
+                self.call_back(slot, Errand::Ping, Instant::now() + self.shared.options.drain);
+            }
             Ok(Look::At(at)) => self.timers.push(now, at, slot, id, What::Look),
             Ok(Look::Run(at)) => {
                 self.timers.push(now, at, slot, id, What::Look);

@@ -132,6 +132,12 @@ impl Lane {
         true
     }
 
+    /// T is to be told if S ends without a Close.
+    #[must_use]
+    pub fn has_gone_code(&self) -> bool {
+        self.gone_code != 0
+    }
+
     /// What T is told when S breaks off, with a frame that says it; once.
     pub fn take_gone_code(&mut self) -> Option<u16> {
         let code = std::mem::take(&mut self.gone_code);

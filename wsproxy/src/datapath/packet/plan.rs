@@ -45,6 +45,9 @@ pub enum Ineligible {
     /// The program can't be attached to a device, or the key is taken.
     #[error("the kernel refused: {0}")]
     Refused(io::Error),
+    /// It came back.
+    #[error("packets were lost where frames begin, or only user space could judge them")]
+    CameBack,
     /// It was never quiet.
     #[error("there was never a quiet moment")]
     Busy,
@@ -61,6 +64,7 @@ impl Ineligible {
             Self::Mss { .. } => "packet_mss",
             Self::Way(no) => no.label(),
             Self::Refused(_) => "packet_refused",
+            Self::CameBack => "packet_came_back",
             Self::Busy => "packet_busy",
         }
     }

@@ -8,14 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use wsproxy_common::packet::{self, FLAG_FIN_ACKED, FLAG_RESET, Flow, FlowKey, State};
+use wsproxy_common::{
+    direction::{EXPECTED_KNOWN, WATCH_FIN},
+    packet::{self, FLAG_COME_BACK, FLAG_FIN_ACKED, FLAG_RESET, Flow, FlowKey, State},
+};
 
 use super::{CLIENT, Cause, Session, UPSTREAM, now_ns, records};
 use crate::{
     datapath::{
-        Path, Shared,
+        Ending, Farewell, Path, Shared,
         bpf::packet::Packets,
-        lane::{Attachment, Lane},
+        lane::Lane,
         packet::{
             plan::{self, Ineligible, Plan},
             socket::{self, Frozen},
@@ -28,6 +31,8 @@ use crate::{
 const MOST_RUNS: u32 = 64;
 /// A session that moves bytes and was not quiet in so many tries stays where it is.
 const TRIES: u32 = 200;
+/// Reads after which a session that came back to be pinged is active again.
+const ACTIVE: u64 = 16;
 /// How long the addresses of a session are kept after its end: a last acknowledgement may be
 /// lost, and the FIN before it come once more.
 pub(in crate::datapath) const TIME_WAIT: Duration = Duration::from_secs(2);
@@ -57,6 +62,8 @@ pub(super) struct Passage {
 pub(in crate::datapath) enum News {
     /// It goes on.
     Runs,
+    /// It is to come back: a packet was dropped that only user space can judge.
+    ComeBack,
     /// It is over.
     Over(Cause),
 }
@@ -122,6 +129,13 @@ impl Session {
         }
     }
 
+    /// It stays with its sockets from now on: its packets did not come in order, or one of them
+    /// was for user space.
+    pub(in crate::datapath) fn stay(&mut self, shared: &Shared) {
+        self.may_be_translated = false;
+        self.not_translated(shared, &Ineligible::CameBack);
+    }
+
     fn not_translated(&self, shared: &Shared, reason: &Ineligible) {
         let error = io::Error::other(reason.to_string());
         shared.observer.fell_back(&self.meta, reason.label(), &error);
@@ -135,11 +149,17 @@ impl Session {
             && self.lost.is_none()
             && self.first_finished.is_none()
             && !self.hung_up.contains(&true)
-            && self.lanes.iter().all(|lane| lane.may_enter() && lane.in_hand() == 0)
+            && self.lanes.iter().all(|lane| {
+                lane.may_enter() && lane.in_hand() == 0 && !lane.has_own() && !lane.awaits_answer()
+            })
     }
 
     /// After the lanes ran: whether this may be the moment.
-    pub(in crate::datapath) fn is_moment(&mut self) -> bool {
+    pub(in crate::datapath) fn is_moment(&mut self, shared: &Shared) -> bool {
+        if self.came_back_at.is_some_and(|reads| self.reads() >= reads + ACTIVE) {
+            self.came_back_at = None;
+            self.watch(shared);
+        }
         if !self.is_watched() || !self.may_change() {
             return false;
         }
@@ -173,11 +193,18 @@ impl Session {
                 for (flow, becomes) in flows.into_iter().zip(passage.plan.flows(&at)) {
                     flow.store(&becomes);
                 }
+                let records = records(shared, self.place.slot());
+                for side in [CLIENT, UPSTREAM] {
+                    let stands = EXPECTED_KNOWN | u64::from(at.frozen[side].rcv_seq);
+                    records[side].expected_seq.store(stands, Ordering::SeqCst);
+                    if self.lanes[side].has_gone_code() {
+                        records[side].follow.fetch_or(WATCH_FIN, Ordering::SeqCst);
+                    }
+                }
                 fence(Ordering::SeqCst);
                 for flow in flows {
                     flow.set_state(State::Forward);
                 }
-                let records = records(shared, self.place.slot());
                 for side in [CLIENT, UPSTREAM] {
                     // Counted as relayed, and once more when they are acknowledged.
                     let bytes = at.frozen[1 - side].unacknowledged;
@@ -319,6 +346,7 @@ impl Session {
                 let error = io::ErrorKind::ConnectionReset.into();
                 News::Over(Cause::Broke { side, error })
             }
+            None if flags.iter().any(|flags| flags & FLAG_COME_BACK != 0) => News::ComeBack,
             None => News::Runs,
         }
     }
@@ -330,6 +358,16 @@ impl Session {
                 flow.set_state(State::Settle);
             }
         }
+    }
+
+    fn reads(&self) -> u64 {
+        self.lanes.iter().map(Lane::reads).sum()
+    }
+
+    /// It came back for a moment: once it is active again its packets may be translated again.
+    pub(in crate::datapath) fn may_go_again(&mut self) {
+        self.may_be_translated = true;
+        self.came_back_at = Some(self.reads());
     }
 
     /// What each side has sent so far.
@@ -362,10 +400,10 @@ impl Session {
         if let Some(passage) = self.passage.take() {
             let_go(packets, self.place.slot(), &passage.keys);
         }
-        self.moved_to(shared, Path::Relay);
-        for lane in &mut self.lanes {
-            *lane = Lane::new(Attachment::None, &[]);
+        for record in records(shared, self.place.slot()) {
+            record.follow.fetch_and(!WATCH_FIN, Ordering::SeqCst);
         }
+        self.moved_to(shared, Path::Relay);
         revived.map(|()| true)
     }
 
@@ -437,12 +475,22 @@ impl Session {
     }
 }
 
-/// A session on the packet path is to be closed: it comes back to user space first.
-pub(in crate::datapath) struct Settling {
+/// What a session comes back from the packet path for.
+pub(in crate::datapath) enum Errand {
+    /// To be closed, for this reason; what each side is told.
+    Close(Ending, [Farewell; 2]),
+    /// To be pinged.
+    Ping,
+    /// To be carried by its sockets: a packet was dropped that only user space can judge.
+    Stay,
+}
+
+/// A session that comes back from the packet path.
+pub(in crate::datapath) struct Returning {
     pub(in crate::datapath) slot: u32,
     pub(in crate::datapath) id: u64,
-    pub(in crate::datapath) why: crate::datapath::Ending,
-    pub(in crate::datapath) farewells: [crate::datapath::Farewell; 2],
+    pub(in crate::datapath) errand: Errand,
+    /// When it is reset.
     pub(in crate::datapath) deadline: Instant,
     /// When nothing new is let in any more.
     pub(in crate::datapath) insist: Instant,

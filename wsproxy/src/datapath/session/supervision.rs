@@ -21,6 +21,8 @@ pub(in crate::datapath) enum Look {
     At(u64),
     /// Nothing more.
     Done,
+    /// It is to come back from the packet path to be pinged, and to be looked at again then.
+    ComeBack(u64),
     /// Both lanes are to be run, and it is to be looked at again then.
     Run(u64),
 }
@@ -107,6 +109,9 @@ impl Session {
             match self.pings[side].step(&plan, heard, now, numbers.draw()) {
                 Step::At(at) => next = next.min(at),
                 Step::Dead => return Err(side),
+                Step::Ping if self.is_translated() => {
+                    return Ok(Look::ComeBack(now + until_next(&plan)));
+                }
                 Step::Ping => {
                     self.ping(side, shared, now, numbers);
                     next = next.min(now + until_next(&plan));
