@@ -11,7 +11,7 @@ mod observe;
 mod options;
 mod sum;
 
-pub use flow::{FLAG_COME_BACK, FLAG_FIN_ACKED, FLAG_RESET, Flow, FlowKey, KNOWN, State};
+pub use flow::{FLAG_COME_BACK, FLAG_FIN_ACKED, FLAG_RESET, Flow, FlowKey, KNOWN, Pair, State};
 pub use headers::{ACK, FIN, HEADERS, Headers, RST, SYN, Segment, V4_AT, mapped};
 pub use observe::{Moves, Seen, observe};
 pub use options::{OPTIONS, Options};

@@ -19,7 +19,7 @@ use wsproxy_common::{
     direction::{EXPECTED_KNOWN, FOLLOW_FRAMES, WATCH_FIN, opposite},
     packet::{
         ACK, Change, FIN, FLAG_COME_BACK, Flow, HEADERS, Headers, KNOWN, Moves, OPTIONS, Options,
-        RST, SYN, Seen, Segment, State, V4_AT, after, observe,
+        Pair, RST, SYN, Seen, Segment, State, V4_AT, after, observe,
     },
 };
 
@@ -58,35 +58,40 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
         let index = *KEYS.get(&key)?;
         let flow = FLOWS.get_ptr_mut(index)?;
         let record = DIRECTIONS.get_ptr_mut(index)?;
-        match State::from_word(atomic::load(&raw const (*flow).state)) {
-            State::Off => None,
-            State::Watch => watch(skb, work, flow, &segment),
-            State::Hold => Some(drop_for(Reason::Held)),
-            state => {
-                let theirs = FLOWS.get_ptr_mut(opposite(index))?;
-                let their_record = DIRECTIONS.get_ptr_mut(opposite(index))?;
-                if matches!(state, State::Ended) && segment.has(SYN) && !segment.has(ACK) {
-                    return None;
-                }
-                let known = seen(flow, theirs);
-                if known.is_fresh(&segment) {
-                    if matches!(state, State::Settle) {
-                        return Some(drop_for(Reason::Settled));
-                    }
-                    if !followed(skb, work, record, &segment) {
-                        raise(index, flow, record, FLAG_COME_BACK, Reason::ForUserSpace);
-                        return Some(TC_ACT_SHOT);
-                    }
-                }
-                let ack = segment.ack.wrapping_add((*flow).ack_add);
-                let moves = observe(&known, &segment, ack, (*flow).scale);
-                apply(index, flow, record, their_record, &known, &moves);
-                if atomic::load(&raw const (*flow).state) == State::Hold as u64 {
-                    return Some(drop_for(Reason::Held));
-                }
-                Some(forward(skb, work, flow, &segment))
+        let state = State::from_word(atomic::load(&raw const (*flow).state));
+        match state {
+            State::Off => return None,
+            State::Hold => return Some(drop_for(Reason::Held)),
+            State::Watch => {
+                note_value(skb, work, flow, &segment);
+                // Since a moment ago packets are translated: the next one is.
+                let to_stack = watch(index, &segment)?;
+                return if to_stack { None } else { Some(drop_for(Reason::Held)) };
+            }
+            _ => {}
+        }
+        let theirs = FLOWS.get_ptr_mut(opposite(index))?;
+        let their_record = DIRECTIONS.get_ptr_mut(opposite(index))?;
+        if matches!(state, State::Ended) && segment.has(SYN) && !segment.has(ACK) {
+            return None;
+        }
+        let known = seen(flow, theirs);
+        if known.is_fresh(&segment) {
+            if matches!(state, State::Settle) {
+                return Some(drop_for(Reason::Settled));
+            }
+            if !followed(skb, work, record, &segment) {
+                raise(index, flow, record, FLAG_COME_BACK, Reason::ForUserSpace);
+                return Some(TC_ACT_SHOT);
             }
         }
+        let ack = segment.ack.wrapping_add((*flow).ack_add);
+        let moves = observe(&known, &segment, ack, (*flow).scale);
+        apply(index, flow, record, their_record, &known, &moves);
+        if atomic::load(&raw const (*flow).state) == State::Hold as u64 {
+            return Some(drop_for(Reason::Held));
+        }
+        Some(forward(skb, work, flow, &segment))
     }
 }
 
@@ -120,35 +125,48 @@ unsafe fn load_headers(skb: *mut __sk_buff, headers: *mut Headers) -> Option<()>
     }
 }
 
-/// Notes what a packet says that goes to the stack. Whoever looks at it afterwards and finds the
-/// stack where the packets are knows that none is on its way.
+/// Notes the TSval of a packet.
 #[inline(always)]
-unsafe fn watch(
-    skb: *mut __sk_buff,
-    work: *mut Work,
-    flow: *mut Flow,
-    segment: &Segment,
-) -> Option<i32> {
+unsafe fn note_value(skb: *mut __sk_buff, work: *mut Work, flow: *mut Flow, segment: &Segment) {
     unsafe {
-        if segment.has(SYN) || segment.has(RST) {
-            return None;
+        /// Timestamps, and their padding.
+        const LENGTH: u32 = 12;
+        let options = &raw mut (*work).options;
+        let (at, to) =
+            (ETHERNET + (*work).headers.ip_length() + 20, (&raw mut (*options).words).cast());
+        if u32::from(segment.options) >= LENGTH
+            && bpf_skb_load_bytes(skb.cast(), at, to, LENGTH) == 0
+            && let Some(value) = (*options).first_value()
+        {
+            atomic::store(&raw mut (*flow).value, KNOWN | u64::from(value));
         }
+    }
+}
+
+/// Notes how far a packet comes that goes to the stack; false: it must not go there, since packets
+/// are translated from now on. Whoever decides that does so on the number noted
+/// last, so no packet is on its way to the stack when it takes effect.
+#[inline(always)]
+unsafe fn watch(index: u32, segment: &Segment) -> Option<bool> {
+    unsafe {
+        let first = FLOWS.get_ptr_mut(index & !1)?;
+        let word = &raw mut (*first).pair;
         let end = segment.seq.wrapping_add(segment.length());
-        let _ = advance(&raw mut (*flow).sent, end);
-        if segment.options != 0 {
-            let options = &raw mut (*work).options;
-            (*options).begin(&*flow, segment);
-            if let Some(_changed) = translate_options(skb, options, (*work).headers.ip_length())
-                && let Some(value) = (*options).value()
-            {
-                atomic::store(&raw mut (*flow).value, KNOWN | u64::from(value));
+        for _ in 0..TRIES {
+            let pair = Pair(atomic::load(word));
+            if pair.is_translated() {
+                return Some(false);
+            }
+            if segment.has(SYN) || segment.has(RST) {
+                return Some(true);
+            }
+            match pair.moved(index, end) {
+                Some(moved) if !atomic::swap_if(word, pair.0, moved.0) => {}
+                _ => return Some(true),
             }
         }
-        // Held back since we looked? Then it is not for the stack, which was looked at already.
-        if atomic::load(&raw const (*flow).state) == State::Hold as u64 {
-            return Some(drop_for(Reason::Held));
-        }
-        None
+        // Packets of both sides at the same time, again and again.
+        Some(false)
     }
 }
 
@@ -225,13 +243,13 @@ unsafe fn apply(
 
 /// Sets flags, and tells of those that were not set.
 #[inline(always)]
-unsafe fn raise(index: u32, flow: *mut Flow, record: *mut Direction, set: u64, reason: Reason) {
+unsafe fn raise(index: u32, flow: *mut Flow, record: *mut Direction, set: u32, reason: Reason) {
     unsafe {
         let flags = &raw mut (*flow).flags;
-        let before = atomic::load(flags);
+        let before = flags.read_volatile();
         count(reason);
         if before & set != set {
-            atomic::store(flags, before | set);
+            flags.write_volatile(before | set);
             notify(index, atomic::load(&raw const (*record).generation), reason);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-over_both!(
+over_all!(
     close_says_why_to_both_sides,
     close_waits_for_the_end_of_a_frame,
     close_in_a_frame_that_never_ends_is_a_reset,

@@ -2,7 +2,7 @@
 
 use super::*;
 
-over_both!(
+over_all!(
     answers_to_several_pings_at_once,
     pings_in_front_of_a_close_are_counted,
     pings_go_between_frames_and_answers_to_nobody,

@@ -2,7 +2,7 @@
 
 use super::*;
 
-over_both!(pings_at_random_and_a_drain_in_the_middle);
+over_all!(pings_at_random_and_a_drain_in_the_middle);
 
 /// One end of a session in the torture: what it said, and what it heard.
 struct Party {

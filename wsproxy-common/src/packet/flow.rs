@@ -54,12 +54,12 @@ impl State {
 pub const KNOWN: u64 = 1 << 32;
 
 /// Bit of [`Flow::flags`]: S has reset the connection.
-pub const FLAG_RESET: u64 = 1;
+pub const FLAG_RESET: u32 = 1;
 /// Bit of [`Flow::flags`]: S has acknowledged the FIN of T.
-pub const FLAG_FIN_ACKED: u64 = 2;
+pub const FLAG_FIN_ACKED: u32 = 2;
 
 /// Bit of [`Flow::flags`]: a packet of S was dropped that only user space can judge.
-pub const FLAG_COME_BACK: u64 = 4;
+pub const FLAG_COME_BACK: u32 = 4;
 
 /// One direction. The upper part is written by user space while the state is not
 /// [`State::Forward`], the lower one by BPF. Sequence numbers are in the numbers of whoever sent
@@ -93,8 +93,8 @@ pub struct Flow {
     pub v6: u8,
     /// 1: T is on this host.
     pub local: u8,
-    /// Room.
-    pub reserved: u32,
+    /// [`FLAG_RESET`] and other bits. Written by BPF.
+    pub flags: u32,
 
     /// Behind the last byte of S, its FIN included; with [`KNOWN`].
     pub sent: u64,
@@ -106,8 +106,63 @@ pub struct Flow {
     pub value: u64,
     /// Behind the FIN of S; with [`KNOWN`] once it was sent.
     pub fin: u64,
-    /// [`FLAG_RESET`] and other bits.
-    pub flags: u64,
+    /// While packets are noted: a [`Pair`] of both directions, in the record of the client's.
+    pub pair: u64,
 }
 
 const _: () = assert!(size_of::<Flow>() == 128 && align_of::<Flow>() == 64);
+
+/// How far both sides of a session have come as the program has seen it, and whether their packets
+/// are translated: one word, so that the decision is one step for both directions. Sequence numbers
+/// stand in it without their two upper bits; windows are smaller than that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pair(pub u64);
+
+impl Pair {
+    const BITS: u32 = 30;
+    const MASK: u64 = (1 << Self::BITS) - 1;
+    const TRANSLATED: u64 = 1 << 63;
+
+    /// Whether packets are translated from now on.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_translated(self) -> bool {
+        self.0 & Self::TRANSLATED != 0
+    }
+
+    /// The same, but packets are translated.
+    #[must_use]
+    #[inline(always)]
+    pub const fn translated(self) -> Self {
+        Self(self.0 | Self::TRANSLATED)
+    }
+
+    /// Whether something was heard of a side: 0 is the client, 1 the upstream.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_heard(self, side: u32) -> bool {
+        self.0 & 1 << (60 + (side & 1)) != 0
+    }
+
+    /// Whether a side has come exactly so far.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_at(self, side: u32, seq: u32) -> bool {
+        let at = self.0 >> (Self::BITS * (side & 1)) & Self::MASK;
+        self.has_heard(side) && at == seq as u64 & Self::MASK
+    }
+
+    /// A side has come so far; `None`: it had already.
+    #[must_use]
+    #[inline(always)]
+    pub const fn moved(self, side: u32, seq: u32) -> Option<Self> {
+        let shift = Self::BITS * (side & 1);
+        let ahead = (seq as u64).wrapping_sub(self.0 >> shift) & Self::MASK;
+        if self.has_heard(side) && (ahead == 0 || ahead > Self::MASK / 2) {
+            return None;
+        }
+        let others = self.0 & !(Self::MASK << shift);
+        let heard = 1 << (60 + (side & 1));
+        Some(Self(others | heard | (seq as u64 & Self::MASK) << shift))
+    }
+}

@@ -40,7 +40,7 @@ pub struct Moves {
     /// S has sent its FIN; this stands behind it.
     pub fin: Option<u32>,
     /// Bits of [`super::Flow::flags`] that are to be set.
-    pub flags: u64,
+    pub flags: u32,
 }
 
 impl Seen {

@@ -58,6 +58,21 @@ impl Options {
         if self.has_value != 0 { Some(self.value) } else { None }
     }
 
+    /// The TSval, where timestamps come first, behind two bytes of padding or none: as every
+    /// TCP known to us begins.
+    #[must_use]
+    #[inline(always)]
+    pub fn first_value(&self) -> Option<u32> {
+        let (first, second) = (u32::from_be(self.words[0]), u32::from_be(self.words[1]));
+        if self.words[0] == USUAL {
+            Some(second)
+        } else if first >> 16 == u32::from(TIMESTAMPS) << 8 | 10 {
+            Some(first << 16 | second >> 16)
+        } else {
+            None
+        }
+    }
+
     /// Whether there are timestamps and nothing else, in the usual order; if so they are
     /// translated, and this is what the checksum changes by.
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use wsproxy_common::packet::{Flow, FlowKey, KNOWN, State};
+use wsproxy_common::packet::{Flow, FlowKey, KNOWN, Pair, State};
 
 const WORDS: usize = size_of::<Flow>() / 8;
 
@@ -15,6 +15,7 @@ const _: () = assert!(size_of::<SharedFlow>() == size_of::<Flow>());
 
 impl SharedFlow {
     const STATE: usize = std::mem::offset_of!(Flow, state) / 8;
+    const PAIR: usize = std::mem::offset_of!(Flow, pair) / 8;
 
     /// What is there now, word by word.
     #[must_use]
@@ -25,12 +26,12 @@ impl SharedFlow {
         unsafe { std::mem::transmute::<[u64; WORDS], Flow>(words) }
     }
 
-    /// Writes everything but the state: for who has seen to it that BPF does not look.
+    /// Writes everything but the state and the pair: for who has seen to it that BPF does not look.
     pub fn store(&self, flow: &Flow) {
         // SAFETY: as above: no padding, so every byte is initialised.
         let words = unsafe { std::mem::transmute::<Flow, [u64; WORDS]>(*flow) };
         for (at, (word, value)) in self.0.iter().zip(words).enumerate() {
-            if at != Self::STATE {
+            if at != Self::STATE && at != Self::PAIR {
                 word.store(value, Ordering::SeqCst);
             }
         }
@@ -78,8 +79,26 @@ impl SharedFlow {
 
     /// [`Flow::flags`].
     #[must_use]
-    pub fn flags(&self) -> u64 {
-        self.0[std::mem::offset_of!(Flow, flags) / 8].load(Ordering::SeqCst)
+    pub fn flags(&self) -> u32 {
+        self.load().flags
+    }
+
+    /// How far both sides have come; in the record of the client's direction.
+    #[must_use]
+    pub fn pair(&self) -> Pair {
+        Pair(self.0[Self::PAIR].load(Ordering::SeqCst))
+    }
+
+    /// Forgets how far both sides have come.
+    pub fn forget_pair(&self) {
+        self.0[Self::PAIR].store(0, Ordering::SeqCst);
+    }
+
+    /// Has packets translated from now on, if nothing was noted since `pair`.
+    #[must_use]
+    pub fn translate_after(&self, pair: Pair) -> bool {
+        let (old, new) = (pair.0, pair.translated().0);
+        self.0[Self::PAIR].compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Changes the device that T is reached through.

@@ -182,7 +182,7 @@ impl Engine {
                     let why = match returning.errand {
                         Errand::Close(why, _) => why,
                         // What it was sent it has not acknowledged.
-                        Errand::Ping | Errand::Stay => Ending::DeadPeer,
+                        Errand::Look | Errand::Ping | Errand::Stay => Ending::DeadPeer,
                     };
                     session.ends_as(why, deadline);
                     self.end(slot, Cause::Late);
@@ -201,6 +201,11 @@ impl Engine {
         match errand {
             Errand::Close(why, [client, upstream]) => {
                 return self.close(slot, why, [&client, &upstream], deadline, now);
+            }
+            Errand::Look => {
+                let id = session.id();
+                session.may_go_again();
+                self.look(slot, id, now);
             }
             Errand::Ping => {
                 session.may_go_again();
@@ -327,9 +332,8 @@ impl Engine {
         }
         match session.look(&self.shared, now, &mut self.numbers) {
             Ok(Look::Done) => {}
-            Ok(Look::ComeBack(at)) => {
-                self.timers.push(now, at, slot, id, What::Look);
-                self.call_back(slot, Errand::Ping, Instant::now() + self.shared.options.drain);
+            Ok(Look::ComeBack) => {
+                self.call_back(slot, Errand::Look, Instant::now() + self.shared.options.drain);
             }
             Ok(Look::At(at)) => self.timers.push(now, at, slot, id, What::Look),
             Ok(Look::Run(at)) => {

@@ -10,7 +10,7 @@ use std::{
 
 use wsproxy_common::{
     direction::{EXPECTED_KNOWN, WATCH_FIN},
-    packet::{self, FLAG_COME_BACK, FLAG_FIN_ACKED, FLAG_RESET, Flow, FlowKey, State},
+    packet::{self, FLAG_COME_BACK, FLAG_FIN_ACKED, FLAG_RESET, Flow, FlowKey, Pair, State},
 };
 
 use super::{CLIENT, Cause, Session, UPSTREAM, now_ns, records};
@@ -24,7 +24,7 @@ use crate::{
             socket::{self, Frozen},
         },
     },
-    sys,
+    sys::flow::SharedFlow,
 };
 
 /// Runs of the lanes after which a session that was not quiet is looked at again, at most.
@@ -118,6 +118,7 @@ impl Session {
             self.place.mark_used();
             for flow in packets.flows(self.place.slot()) {
                 flow.store(&Flow::default());
+                flow.forget_pair();
                 flow.set_state(State::Watch);
             }
             packets.enlist(self.place.slot(), &keys).map_err(Ineligible::Refused)?;
@@ -176,41 +177,17 @@ impl Session {
         }
         let Some(mut passage) = self.passage.take() else { return false };
         let flows = packets.flows(self.place.slot());
-        let seen = flows.map(|flow| flow.sent().is_some());
-        if seen != [true; 2] {
+        let pair = flows[CLIENT].pair();
+        if !pair.has_heard(0) || !pair.has_heard(1) {
             // Nothing has come from a side since it is watched: what came before may still be on
             // its way to the socket.
             self.passage = Some(passage);
             return false;
         }
-        for flow in flows {
-            flow.set_state(State::Hold);
-        }
-        // A program that saw the old state has noted its packet before it looks again.
-        fence(Ordering::SeqCst);
-        match self.freeze(&passage.plan, flows) {
-            Ok(Some(at)) => {
-                for (flow, becomes) in flows.into_iter().zip(passage.plan.flows(&at)) {
-                    flow.store(&becomes);
-                }
-                let records = records(shared, self.place.slot());
-                for side in [CLIENT, UPSTREAM] {
-                    let stands = EXPECTED_KNOWN | u64::from(at.frozen[side].rcv_seq);
-                    records[side].expected_seq.store(stands, Ordering::SeqCst);
-                    if self.lanes[side].has_gone_code() {
-                        records[side].follow.fetch_or(WATCH_FIN, Ordering::SeqCst);
-                    }
-                }
-                fence(Ordering::SeqCst);
-                for flow in flows {
-                    flow.set_state(State::Forward);
-                }
-                for side in [CLIENT, UPSTREAM] {
-                    // Counted as relayed, and once more when they are acknowledged.
-                    let bytes = at.frozen[1 - side].unacknowledged;
-                    records[side].relay_bytes.fetch_sub(bytes.into(), Ordering::Relaxed);
-                }
-                passage.stage = Stage::Translated(at.frozen, now_ns());
+        match self.freeze(shared, &passage.plan, flows, pair) {
+            Ok(Some(frozen)) => {
+                self.count_once(shared, &frozen);
+                passage.stage = Stage::Translated(frozen, now_ns());
                 passage.tries = 0;
                 self.passage = Some(passage);
                 self.moved_to(shared, Path::Packet);
@@ -218,9 +195,6 @@ impl Session {
                 true
             }
             Ok(None) => {
-                for flow in flows {
-                    flow.set_state(State::Watch);
-                }
                 passage.tries += 1;
                 passage.runs = (1 << passage.tries.min(6)).min(MOST_RUNS);
                 let tries = passage.tries;
@@ -249,13 +223,16 @@ impl Session {
         }
     }
 
-    /// Freezes both sockets and looks whether they are where the packets are; if not, nothing
-    /// has changed.
+    /// Freezes both sockets and, if they are where the packets are, has those translated from now
+    /// on; if not, nothing has changed. No packet is held back meanwhile: one that comes makes the
+    /// last step fail.
     fn freeze(
         &self,
+        shared: &Shared,
         plan: &Plan,
-        flows: [&sys::flow::SharedFlow; 2],
-    ) -> Result<Option<plan::Instant>, Ineligible> {
+        flows: [&SharedFlow; 2],
+        pair: Pair,
+    ) -> Result<Option<[Frozen; 2]>, Ineligible> {
         let refused = Ineligible::Refused;
         let sockets = self.ends.each_ref().map(AsFd::as_fd);
         let first = socket::freeze(sockets[0]).map_err(refused)?;
@@ -265,22 +242,49 @@ impl Session {
             socket::unfreeze(sockets[0], &first).map_err(refused)?;
             return second.map_err(refused).map(|_| None);
         };
-        let at = plan::Instant {
-            frozen: [first, second],
-            values: flows.map(|flow| flow.value().unwrap_or_default()),
-        };
-        let quiet = (0..2).all(|side| {
-            flows[side].sent() == Some(at.frozen[side].rcv_seq)
-                && (!plan.has_timestamps() || flows[side].value().is_some())
-        });
-        let fits = plan.check_mss(&at.frozen);
-        if quiet && fits.is_ok() {
-            return Ok(Some(at));
+        let frozen = [first, second];
+        let values = flows.map(|flow| flow.value());
+        let fits = plan.check_mss(&frozen);
+        let at_rest = pair.is_at(0, first.rcv_seq) && pair.is_at(1, second.rcv_seq);
+        let timed = !plan.has_timestamps() || values.iter().all(Option::is_some);
+        if at_rest && timed && fits.is_ok() {
+            let at = plan::Instant { frozen, values: values.map(Option::unwrap_or_default) };
+            for (flow, becomes) in flows.into_iter().zip(plan.flows(&at)) {
+                flow.store(&becomes);
+            }
+            self.follow_from(shared, frozen.map(|frozen| frozen.rcv_seq));
+            if flows[CLIENT].translate_after(pair) {
+                for flow in flows {
+                    flow.set_state(State::Forward);
+                }
+                return Ok(Some(frozen));
+            }
         }
-        for (socket, frozen) in sockets.into_iter().zip(&at.frozen) {
+        for (socket, frozen) in sockets.into_iter().zip(&frozen) {
             socket::unfreeze(socket, frozen).map_err(refused)?;
         }
         fits.map(|()| None)
+    }
+
+    /// What was relayed and not acknowledged is counted once more when it is.
+    fn count_once(&self, shared: &Shared, frozen: &[Frozen; 2]) {
+        let records = records(shared, self.place.slot());
+        for side in [CLIENT, UPSTREAM] {
+            let bytes = frozen[1 - side].unacknowledged;
+            records[side].relay_bytes.fetch_sub(bytes.into(), Ordering::Relaxed);
+        }
+    }
+
+    /// Where the frame cursors stand when packets are translated.
+    fn follow_from(&self, shared: &Shared, received: [u32; 2]) {
+        let records = records(shared, self.place.slot());
+        for side in [CLIENT, UPSTREAM] {
+            let stands = EXPECTED_KNOWN | u64::from(received[side]);
+            records[side].expected_seq.store(stands, Ordering::SeqCst);
+            if self.lanes[side].has_gone_code() {
+                records[side].follow.fetch_or(WATCH_FIN, Ordering::SeqCst);
+            }
+        }
     }
 
     /// Takes from the frozen sockets what their peers have acknowledged since; whether there is
@@ -479,7 +483,9 @@ impl Session {
 pub(in crate::datapath) enum Errand {
     /// To be closed, for this reason; what each side is told.
     Close(Ending, [Farewell; 2]),
-    /// To be pinged.
+    /// To be pinged, if that is due.
+    Look,
+    /// To be pinged, whatever it said lately.
     Ping,
     /// To be carried by its sockets: a packet was dropped that only user space can judge.
     Stay,

@@ -22,7 +22,7 @@ pub(in crate::datapath) enum Look {
     /// Nothing more.
     Done,
     /// It is to come back from the packet path to be pinged, and to be looked at again then.
-    ComeBack(u64),
+    ComeBack,
     /// Both lanes are to be run, and it is to be looked at again then.
     Run(u64),
 }
@@ -110,7 +110,7 @@ impl Session {
                 Step::At(at) => next = next.min(at),
                 Step::Dead => return Err(side),
                 Step::Ping if self.is_translated() => {
-                    return Ok(Look::ComeBack(now + until_next(&plan)));
+                    return Ok(Look::ComeBack);
                 }
                 Step::Ping => {
                     self.ping(side, shared, now, numbers);
