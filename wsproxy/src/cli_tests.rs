@@ -79,6 +79,22 @@ fn tells_help_from_bad_usage() {
 }
 
 #[test]
+fn every_way_of_moving_bytes_is_a_flag_and_explained() {
+    for (word, mode) in [
+        ("auto", DatapathMode::Auto),
+        ("sockmap", DatapathMode::Sockmap),
+        ("packet", DatapathMode::Packet),
+        ("relay", DatapathMode::Relay),
+    ] {
+        let cli = parse(&format!("wsproxy run --datapath {word}")).unwrap();
+        let expected = RunArgs { datapath: Some(mode), ..RunArgs::default() };
+        assert_eq!(cli.command, Command::Run(expected));
+        let help = parse("wsproxy run --help").unwrap_err().to_string();
+        assert!(help.contains(&format!("- {word}:")), "{help}");
+    }
+}
+
+#[test]
 fn says_why_a_server_is_refused() {
     let error = parse("wsproxy run --upstream a:443/chat").unwrap_err();
     let text = error.to_string();

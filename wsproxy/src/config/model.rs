@@ -63,6 +63,8 @@ pub struct Listener {
     pub max_sessions: Option<MaxSessions>,
     /// Who may connect.
     pub access: Access,
+    /// Whether its sessions may go the packet path.
+    pub packets: bool,
     /// TLS; none: plain.
     pub tls: Option<ListenerTls>,
 }
@@ -79,6 +81,7 @@ impl Listener {
             proxy_protocol_from: Vec::new(),
             max_sessions: None,
             access: Access::default(),
+            packets: true,
             tls: None,
         }
     }

@@ -135,6 +135,8 @@ pub struct Forward {
     /// Whether silent sides are alive; what the route does not say is the general one's. Never
     /// with an interval where `frames` is false.
     pub ping: Ping,
+    /// Whether its sessions may go the packet path.
+    pub packets: bool,
     /// Longest body of a plain request; none: any.
     pub body_limit: Option<BodyLimit>,
 }
@@ -159,6 +161,7 @@ impl Forward {
             max_message: None,
             max_frame: None,
             ping: Ping::default(),
+            packets: true,
             body_limit: Some(BodyLimit::of::<{ 1 << 20 }>()),
         }
     }

@@ -305,7 +305,8 @@ impl Story<'_> {
                 self.gateway.metrics.handshake_seconds.observe(seconds);
                 let early = std::mem::take(received);
                 let note = Note::new(setup, facts, client, request, answered.upstream_time);
-                let terms = terms(setup, route, forward, &switched.extensions);
+                let mut terms = terms(setup, route, forward, &switched.extensions);
+                terms.no_packets |= !client.listener.config.packets;
                 Ok(Some(tunnel(answered, route, terms, places, early, note)))
             }
             Answer::Other(other) => {
@@ -457,7 +458,7 @@ fn terms(setup: &Setup, route: &RouteSetup, forward: &Forward, extensions: &[Str
         lifetime: forward.lifetime.map(|lifetime| lifetime.get()),
         half_closed: setup.config.timeouts.half_closed.map(|limit| limit.get()),
         frames: supervision::frames(&route.plan, extensions),
-        no_packets: false,
+        no_packets: !forward.packets,
         companion: None,
     }
 }

@@ -67,6 +67,7 @@ fn listener(section: &Section<'_, '_>, over: Option<&Given<ListenOn>>) -> Option
     let proxy_protocol_from = networks(section, "proxy_protocol_from", TRUSTED_MAX);
     let max_sessions = section.value("max_sessions", None, off(count));
     let access = access(section);
+    let packets = section.value("packets", true, flag);
     let tls = section.table("tls", "listener.tls");
     let tls = tls.is_there().then(|| listener_tls(&tls));
     let address = address?;
@@ -79,6 +80,7 @@ fn listener(section: &Section<'_, '_>, over: Option<&Given<ListenOn>>) -> Option
         proxy_protocol_from,
         max_sessions,
         access,
+        packets,
         tls,
     }))
 }

@@ -40,6 +40,7 @@ const ONLY_WITH: &[(&str, &[&str])] = &[
             "enforce_framing",
             "max_message",
             "max_frame",
+            "packets",
             "body_limit",
             "set_request_headers",
             "add_request_headers",
@@ -264,6 +265,7 @@ fn forward(section: &Section<'_, '_>, ping: Ping) -> Forward {
         answer: section.get("upstream_answer", period).map(|given| given.value),
         idle: section.get("idle", off(period)).map(|given| given.value),
         lifetime: section.value("lifetime", None, off(wait::<1_000, WAIT_MAX_MS, 1>)),
+        packets: section.value("packets", default.packets, flag),
         body_limit: section.value("body_limit", default.body_limit, off(size)),
         ..supervision::frames(section, default, ping)
     }

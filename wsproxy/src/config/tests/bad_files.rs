@@ -160,6 +160,8 @@ fn values_out_of_range() {
         ("access_log", "format", &["\"xml\"", "true"]),
         ("access_log", "path", &["\"access.log\""]),
         ("listener", "reuseport", &["1", "\"yes\""]),
+        ("listener", "packets", &["0", "\"off\""]),
+        ("datapath", "packets", &["1", "\"on\""]),
         ("log", "format", &["\"xml\""]),
         ("log", "level", &["\"warning\"", "\"INFO\""]),
     ] {
@@ -231,7 +233,7 @@ fn messages_say_what_was_found_and_expected() {
         (
             "[datapath]\nmode = \"bpf\"",
             "w.toml:6:8: datapath.mode: not one of its values (found \"bpf\", expected \"auto\", \
-             \"sockmap\", \"relay\")",
+             \"sockmap\", \"packet\", \"relay\")",
         ),
         (
             "[admin]\naddress = \":80\"",

@@ -83,6 +83,14 @@ fn routes() {
             "w.toml:10:1: route.ping: it does nothing with route.frames = false (expected frames = true, or a route without this)",
         ),
         (
+            "upstream = \"u\"\npackets = \"off\"",
+            "w.toml:9:11: route.packets: neither true nor false (found \"off\", expected true or false)",
+        ),
+        (
+            "files = \"/srv\"\npackets = true",
+            "w.toml:9:11: route.packets: it does nothing without route.upstream (expected a route with upstream, which this one has not)",
+        ),
+        (
             "upstream = \"u\"\nframes = \"on\"",
             "w.toml:9:10: route.frames: neither true nor false (found \"on\", expected true or false)",
         ),

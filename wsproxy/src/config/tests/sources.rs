@@ -33,6 +33,13 @@ fn flags_alone_change_the_demo() {
     let demo = Config::demo;
     for (flags, expected) in [
         (
+            "--datapath packet",
+            Config {
+                datapath: Datapath { mode: DatapathMode::Packet, ..demo().datapath },
+                ..demo()
+            },
+        ),
+        (
             "--datapath relay",
             Config {
                 datapath: Datapath { mode: DatapathMode::Relay, ..demo().datapath },

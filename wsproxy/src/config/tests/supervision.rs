@@ -98,6 +98,25 @@ fn what_routes_say_of_frames() {
 }
 
 #[test]
+fn who_may_go_the_packet_path() {
+    for (keys, expected) in [
+        ("", [true; 3]),
+        ("listener.packets = false\n", [false, true, true]),
+        ("route.packets = false\n", [true, false, true]),
+        ("datapath.packets = false\n", [true, true, false]),
+        ("listener.packets = true\nroute.packets = true\ndatapath.packets = true\n", [true; 3]),
+    ] {
+        let text = format!(
+            "{keys}listener.address = \":1\"\nupstream.servers = [\"a:1\"]\n\
+             route.upstream = \"default\"\n"
+        );
+        let config = check(path(), &text).unwrap_or_else(|problems| panic!("{problems}"));
+        let said = [config.listeners[0].packets, forward(&config).packets, config.datapath.packets];
+        assert_eq!(said, expected, "{keys}");
+    }
+}
+
+#[test]
 fn a_route_without_frames_has_no_pings() {
     let config = valid_with(&format!("[ping]\nupstream = true\n{ROUTE}frames = false\n"));
     assert_eq!(config.ping.interval, Ping::default().interval);
