@@ -211,13 +211,22 @@ impl Net {
 /// When the kernel does not tell.
 #[must_use]
 pub fn retransmissions() -> u64 {
+    tcp_counter("RetransSegs")
+}
+
+/// What TCP of this thread's namespace has counted under this name, of both families.
+///
+/// # Panics
+/// When the kernel does not tell.
+#[must_use]
+pub fn tcp_counter(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
     let rows: Vec<Vec<_>> = text
         .lines()
         .filter(|l| l.starts_with("Tcp:"))
         .map(|l| l.split_whitespace().collect())
         .collect();
-    let at = rows[0].iter().position(|w| *w == "RetransSegs").unwrap();
+    let at = rows[0].iter().position(|w| *w == name).unwrap();
     rows[1][at].parse().unwrap()
 }
 
