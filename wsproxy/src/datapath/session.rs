@@ -25,6 +25,7 @@ use super::{
     Shared,
     entry::{self, Activity, Batches},
     lane::{Attachment, Fault, Lane, Want, Wire},
+    packet::plan::Ineligible,
     pings::Pings,
 };
 use crate::sys::{self, SharedDirection};
@@ -213,6 +214,8 @@ impl Session {
             record.set_rules(&followed.map(|frames| frames.rules(side)).unwrap_or_default());
             record.follow.store(followed.map_or(0, |_| FOLLOW_FRAMES), SeqCst);
         }
+        let plain = ends.iter().all(Endpoint::is_plain_tcp);
+        let may_be_translated = shared.paths.is_some() && !terms.no_packets;
         let gone_code = terms.frames.as_ref().map_or(0, |frames| frames.plan.gone_code);
         shared.live(Path::Relay).fetch_add(1, Relaxed);
         let mut session = Self {
@@ -221,10 +224,8 @@ impl Session {
                 Lane::new(Attachment::None, &early_to_client).with_gone_code(gone_code),
             ],
             inside: [false; 2],
-            outside: shared.kernel.is_some() && ends.iter().all(Endpoint::is_plain_tcp),
-            may_be_translated: shared.paths.is_some()
-                && !terms.no_packets
-                && ends.iter().all(Endpoint::is_plain_tcp),
+            outside: shared.kernel.is_some() && plain,
+            may_be_translated: may_be_translated && plain,
             passage: None,
             came_back_at: None,
             seen: (0, [0; 2]),
@@ -253,6 +254,9 @@ impl Session {
             queued: [false; 2],
             place,
         };
+        if may_be_translated && !plain {
+            session.not_translated(shared, &Ineligible::NotTcp);
+        }
         if shared.options.entry == Entry::AtOnce {
             session.enter(shared);
         }

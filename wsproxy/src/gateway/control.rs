@@ -125,6 +125,8 @@ impl Control {
                 "age_s": session.age.as_secs(),
                 "bytes_to_upstream": session.to_upstream.total(),
                 "bytes_to_client": session.to_client.total(),
+                "packet_bytes_to_upstream": session.to_upstream.packet,
+                "packet_bytes_to_client": session.to_client.packet,
                 "in_kernel": session.in_kernel,
                 "owner_to_upstream": owner(session.in_kernel[0]),
                 "owner_to_client": owner(session.in_kernel[1]),

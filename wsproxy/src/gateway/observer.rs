@@ -61,8 +61,10 @@ impl Observer for Reporter {
             duration_ms = u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX),
             to_upstream_kernel_bytes = end.to_upstream.kernel,
             to_upstream_relay_bytes = end.to_upstream.relay,
+            to_upstream_packet_bytes = end.to_upstream.packet,
             to_client_kernel_bytes = end.to_client.kernel,
             to_client_relay_bytes = end.to_client.relay,
+            to_client_packet_bytes = end.to_client.packet,
             messages_to_upstream = end.counts.map(|counts| counts[0].messages()),
             messages_to_client = end.counts.map(|counts| counts[1].messages()),
             close_of_client = code(end.codes.of_client),
@@ -87,13 +89,20 @@ impl Observer for Reporter {
     fn fell_back(&self, meta: &SessionMeta, reason: &'static str, error: &io::Error) {
         self.metrics.datapath_fallback.with_label_values(&[reason]).inc();
         let first = self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(reason);
-        if first {
+        if first && reason.starts_with("packet_") {
+            // No fault of the machine's: TLS is enough.
+            tracing::info!(
+                session = meta.id, client = %meta.client, reason, %error,
+                "the packets of a session can't be translated, so it takes another path; further \
+                 ones are only counted (see docs/PACKET-PATH.md)"
+            );
+        } else if first {
             tracing::warn!(
                 session = meta.id, client = %meta.client, reason, %error,
                 "a session can't take the kernel path and is relayed; further ones are only counted"
             );
         } else {
-            tracing::debug!(session = meta.id, reason, %error, "relayed");
+            tracing::debug!(session = meta.id, reason, %error, "not on the path it should be");
         }
     }
 }

@@ -90,11 +90,11 @@ impl NoWay {
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
-            Self::NoRoute => "no_route",
-            Self::Device { .. } => "device",
-            Self::Gone => "gone",
-            Self::Netlink(_) => "netlink",
-            Self::Special => "special",
+            Self::NoRoute => "packet_no_route",
+            Self::Device { .. } => "packet_device",
+            Self::Gone => "packet_gone",
+            Self::Netlink(_) => "packet_netlink",
+            Self::Special => "packet_special",
         }
     }
 

@@ -137,7 +137,8 @@ impl Session {
         self.not_translated(shared, &Ineligible::CameBack);
     }
 
-    fn not_translated(&self, shared: &Shared, reason: &Ineligible) {
+    /// It takes another path, and that is said.
+    pub(super) fn not_translated(&self, shared: &Shared, reason: &Ineligible) {
         let error = io::Error::other(reason.to_string());
         shared.observer.fell_back(&self.meta, reason.label(), &error);
     }

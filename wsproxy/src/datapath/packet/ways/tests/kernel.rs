@@ -181,26 +181,26 @@ fn where_no_route_leads() {
         route add unreachable fd93::/64");
     let mut ways = namespace.ways();
     for (peer, why) in [
-        ("192.0.2.1", "no_route"),
-        ("10.91.0.1", "special"),
-        ("10.92.0.1", "special"),
-        ("10.93.0.1", "no_route"),
-        ("10.94.0.1", "special"),
-        ("10.95.0.1", "special"),
-        ("10.88.1.255", "special"),
-        ("224.0.0.5", "special"),
+        ("192.0.2.1", "packet_no_route"),
+        ("10.91.0.1", "packet_special"),
+        ("10.92.0.1", "packet_special"),
+        ("10.93.0.1", "packet_no_route"),
+        ("10.94.0.1", "packet_special"),
+        ("10.95.0.1", "packet_special"),
+        ("10.88.1.255", "packet_special"),
+        ("224.0.0.5", "packet_special"),
     ] {
         assert_eq!(refused(&mut ways, peer, OUR_V4), why, "{peer}");
         // Known now.
         assert_eq!(refused(&mut ways, peer, OUR_V4), why, "{peer}");
     }
     for (peer, why) in [
-        ("2001:db8::1", "no_route"),
-        ("fd91::1", "special"),
-        ("fd92::1", "special"),
-        ("fd93::1", "no_route"),
-        ("fd95::1", "special"),
-        ("fe80::1", "special"),
+        ("2001:db8::1", "packet_no_route"),
+        ("fd91::1", "packet_special"),
+        ("fd92::1", "packet_special"),
+        ("fd93::1", "packet_no_route"),
+        ("fd95::1", "packet_special"),
+        ("fe80::1", "packet_special"),
     ] {
         assert_eq!(refused(&mut ways, peer, OUR_V6), why, "{peer}");
     }
@@ -216,7 +216,7 @@ fn a_nexthop_object_and_a_group_of_them() {
         route add 10.97.0.0/16 nhid 3");
     let mut ways = namespace.ways();
     assert_eq!(to(&mut ways, "10.96.0.1", OUR_V4).gateway, Some(address("10.88.1.2")));
-    assert_eq!(refused(&mut ways, "10.97.0.1", OUR_V4), "special");
+    assert_eq!(refused(&mut ways, "10.97.0.1", OUR_V4), "packet_special");
     while ways.has_changed() {}
     namespace.ip("nexthop replace id 1 via 10.88.1.4 dev veth");
     wait_for_change(&mut ways);
@@ -240,7 +240,7 @@ fn what_a_source_address_changes() {
     assert_eq!(gateway(&mut ways, "203.0.113.5"), Some(address("10.88.1.254")));
     assert_eq!(to(&mut ways, "fd88:1::7", "2001:db8::5").gateway, None);
     // Ours, and refused: not asked for without it.
-    assert_eq!(refused(&mut ways, "192.0.2.1", "10.88.1.10"), "no_route");
+    assert_eq!(refused(&mut ways, "192.0.2.1", "10.88.1.10"), "packet_no_route");
 }
 
 #[test]
@@ -309,8 +309,8 @@ fn vrf_members_are_refused_where_there_are_vrfs() {
     namespace.ip("link set red up\nlink set veth master red");
     namespace.ip("route add 10.88.5.0/24 dev veth\nroute add 10.88.6.0/24 dev red");
     let mut ways = namespace.ways();
-    assert_eq!(refused(&mut ways, "10.88.5.7", "10.88.1.1"), "device");
-    assert_eq!(refused(&mut ways, "10.88.6.7", "10.88.1.1"), "device");
+    assert_eq!(refused(&mut ways, "10.88.5.7", "10.88.1.1"), "packet_device");
+    assert_eq!(refused(&mut ways, "10.88.6.7", "10.88.1.1"), "packet_device");
 }
 
 #[test]
@@ -344,7 +344,7 @@ fn a_changed_route_is_noticed_and_asked_for_anew() {
     assert_eq!(gateway(&mut ways), Some(address("10.88.1.253")));
     namespace.ip("route del 10.99.0.0/16");
     wait_for_change(&mut ways);
-    assert_eq!(refused(&mut ways, "10.99.0.1", OUR_V4), "no_route");
+    assert_eq!(refused(&mut ways, "10.99.0.1", OUR_V4), "packet_no_route");
 }
 
 #[test]
@@ -395,7 +395,7 @@ fn a_deleted_device_takes_its_ways_with_it() {
     while ways.has_changed() {}
     namespace.ip("link del veth");
     wait_for_change(&mut ways);
-    assert_eq!(refused(&mut ways, "10.88.1.7", OUR_V4), "no_route");
+    assert_eq!(refused(&mut ways, "10.88.1.7", OUR_V4), "packet_no_route");
     assert!(ways.devices().unwrap().iter().all(|d| d.index != veth));
     assert!(matches!(ways.device(veth), Err(NoWay::Gone)));
 }

@@ -106,13 +106,13 @@ fn special_routes_are_no_way() {
     use RouteType::{Anycast, BlackHole, Broadcast, Multicast, Prohibit, Throw, Unreachable};
     let by = |device| vec![RouteAttribute::Oif(device)];
     for kind in [Anycast, BlackHole, Broadcast, Multicast, Prohibit, Throw] {
-        assert_eq!(label(answers::hop(&route(kind, by(5)))), "special", "{kind:?}");
+        assert_eq!(label(answers::hop(&route(kind, by(5)))), "packet_special", "{kind:?}");
     }
-    assert_eq!(label(answers::hop(&route(Unreachable, by(5)))), "no_route");
-    assert_eq!(label(answers::hop(&route(RouteType::Unicast, by(LOOPBACK)))), "special");
-    assert_eq!(label(answers::hop(&route(RouteType::Unicast, vec![]))), "special");
+    assert_eq!(label(answers::hop(&route(Unreachable, by(5)))), "packet_no_route");
+    assert_eq!(label(answers::hop(&route(RouteType::Unicast, by(LOOPBACK)))), "packet_special");
+    assert_eq!(label(answers::hop(&route(RouteType::Unicast, vec![]))), "packet_special");
     let wrapped = vec![RouteAttribute::Oif(5), RouteAttribute::EncapType(RouteLwEnCapType::Seg6)];
-    assert_eq!(label(answers::hop(&route(RouteType::Unicast, wrapped))), "special");
+    assert_eq!(label(answers::hop(&route(RouteType::Unicast, wrapped))), "packet_special");
 }
 
 #[test]
@@ -136,18 +136,18 @@ fn the_smaller_mtu_counts_and_a_device_that_is_down_is_gone() {
     let zero = vec![RouteAttribute::Oif(5), RouteAttribute::Metrics(vec![RouteMetric::Mtu(0)])];
     assert_eq!(answers::hop(&route(RouteType::Unicast, zero)).unwrap().mtu, None);
     let down = Device { up: false, ..device };
-    assert_eq!(label(answers::way(hop(None), &down)), "gone");
+    assert_eq!(label(answers::way(hop(None), &down)), "packet_gone");
 }
 
 #[test]
 fn errors_in_place_of_a_route() {
     let refusal = |number| answers::refusal(io::Error::from_raw_os_error(number)).label();
-    assert_eq!(refusal(libc::ENETUNREACH), "no_route");
-    assert_eq!(refusal(libc::EHOSTUNREACH), "no_route");
-    assert_eq!(refusal(libc::EINVAL), "special");
-    assert_eq!(refusal(libc::EACCES), "special");
-    assert_eq!(refusal(libc::ENODEV), "gone");
-    assert_eq!(refusal(libc::ENOBUFS), "netlink");
+    assert_eq!(refusal(libc::ENETUNREACH), "packet_no_route");
+    assert_eq!(refusal(libc::EHOSTUNREACH), "packet_no_route");
+    assert_eq!(refusal(libc::EINVAL), "packet_special");
+    assert_eq!(refusal(libc::EACCES), "packet_special");
+    assert_eq!(refusal(libc::ENODEV), "packet_gone");
+    assert_eq!(refusal(libc::ENOBUFS), "packet_netlink");
 }
 
 #[test]
