@@ -9,6 +9,7 @@ mod tls_support;
 use std::{net::TcpStream, process::Command};
 
 use serde_json::Value;
+use socket2::{Domain, SockRef, Socket, Type};
 use support::{
     BINARY, Peer, Proxy, Server, TempDir, is_root, request, run, say, status, switch, wait_for,
     ws::{BINARY_MESSAGE, FROM_CLIENT, FROM_SERVER, Frames, TEXT, close, frame},
@@ -48,7 +49,11 @@ impl Bench {
 
     /// Both ends of a session.
     fn session(&self, path: &str) -> (Peer, Peer) {
-        let mut client = self.proxy.connect();
+        self.session_of(self.proxy.connect(), path)
+    }
+
+    /// The same of this client.
+    fn session_of(&self, mut client: Peer, path: &str) -> (Peer, Peer) {
         client.send(request("").replace("/chat?a=b", path).as_bytes());
         let mut server = self.server.accept();
         server.head();
@@ -59,8 +64,13 @@ impl Bench {
 
     /// The same on the packet path: it gets there once something was heard of both sides.
     fn translated(&self) -> (Peer, Peer) {
+        self.translated_of(self.proxy.connect())
+    }
+
+    /// The same of this client.
+    fn translated_of(&self, client: Peer) -> (Peer, Peer) {
         let known = self.paths().iter().filter(|path| *path == "packet").count();
-        let (mut client, mut server) = self.session("/chat");
+        let (mut client, mut server) = self.session_of(client, "/chat");
         wait_for("its packets are translated", || {
             greet(&mut client, &mut server);
             (self.paths().iter().filter(|path| *path == "packet").count() > known).then_some(())
@@ -249,6 +259,37 @@ fn a_silent_session_is_closed() {
     let (mut client, mut server) = bench.translated();
     ends_by_fin(&mut client, &mut server);
     bench.ended("idle_timeout");
+    bench.proxy.stop();
+}
+
+/// Bytes of payload in a segment that this end sends.
+fn segment(of: &Peer) -> u32 {
+    SockRef::from(&of.stream).tcp_mss().unwrap()
+}
+
+#[test]
+fn a_server_is_told_how_large_the_clients_segments_are() {
+    const SMALL: u32 = 1000;
+    let other = "[[route]]\npath = \"/kept\"\nupstream = \"default\"\npackets = false\n";
+    let Some(bench) = Bench::start("", &format!("{ROUTE}{other}")) else { return };
+    let small = || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_tcp_mss(SMALL).unwrap();
+        socket.connect(&bench.proxy.address.into()).unwrap();
+        Peer::new(socket.into())
+    };
+    let (mut client, mut server) = bench.translated_of(small());
+    assert!(segment(&server) <= SMALL, "{}", segment(&server));
+    exchange(&mut client, &mut server);
+    // Where nothing is translated, each connection has segments of its own.
+    let (kept, at_server) = bench.session_of(small(), "/kept");
+    assert!(segment(&kept) <= SMALL && segment(&at_server) > 10 * SMALL);
+    part(&mut client, &mut server, FROM_CLIENT);
+    drop((kept, at_server));
+    // On loopback, two segments of a train fit one packet.
+    let (client, server) = bench.translated();
+    assert!(segment(&client) <= 32_732 && segment(&server) <= 32_732);
+    drop((client, server));
     bench.proxy.stop();
 }
 

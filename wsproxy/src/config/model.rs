@@ -487,6 +487,19 @@ impl Default for Datapath {
     }
 }
 
+impl Datapath {
+    /// Whether sessions may go the packet path, as far as this is concerned: listeners and routes
+    /// have a say too.
+    #[must_use]
+    pub const fn may_translate(&self) -> bool {
+        match self.mode {
+            DatapathMode::Packet => true,
+            DatapathMode::Auto => self.packets,
+            DatapathMode::Sockmap | DatapathMode::Relay => false,
+        }
+    }
+}
+
 /// `[admin]`
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admin {

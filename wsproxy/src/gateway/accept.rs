@@ -9,6 +9,7 @@ use super::{
     arrival::{self, Arrived, Turned},
     connection,
     listen::{self, Accepted, Listening, NewDoor},
+    segments,
     setup::Setup,
     stream::{NOWHERE, Stream},
     workers::Workers,
@@ -66,7 +67,8 @@ impl Listeners {
             if known.is_some_and(|open| open.address == listener.address) {
                 continue;
             }
-            let socket = listen::open(listener, setup.tcp, self.workers.count())
+            let max_segment = segments::of_listener(&setup.config.datapath, listener);
+            let socket = listen::open(listener, setup.tcp, max_segment, self.workers.count())
                 .map_err(|error| CannotListen { address: listener.address.clone(), error })?;
             opened.push((listener.clone(), socket));
         }

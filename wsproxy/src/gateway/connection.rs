@@ -20,7 +20,7 @@ use super::{
     access::{self, Note},
     fixed,
     guard::Outcome,
-    limited, plain,
+    limited, plain, segments,
     setup::{RouteSetup, Setup},
     stream::Stream,
     supervision,
@@ -184,7 +184,10 @@ async fn requests(
             gateway.next_request_id()
         });
         let span = telemetry::Handshake::begin(&facts, &request.headers, began);
-        let mut story = Story { gateway, setup: &setup, client, facts: &facts, began, span };
+        let max_segment =
+            segments::of_server(&setup.config.datapath, &client.listener.config, stream);
+        let mut story =
+            Story { gateway, setup: &setup, client, facts: &facts, began, max_segment, span };
         match story.handshake(stream, &mut request, &mut received).await {
             Ok(Some(tunnel)) => return Ok((tunnel, story.span)),
             Ok(None) => {}
@@ -263,6 +266,8 @@ pub(super) struct Story<'a> {
     pub(super) client: &'a Client,
     pub(super) facts: &'a Facts,
     pub(super) began: Instant,
+    /// Bytes of the largest segment that its server may be told to send.
+    pub(super) max_segment: Option<u16>,
     pub(super) span: telemetry::Handshake,
 }
 

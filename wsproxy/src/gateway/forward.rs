@@ -127,7 +127,7 @@ impl Exchange<'_> {
         held: &Held,
     ) -> Result<Sender, Failure> {
         let (server, client) = (&*held.target.name, &self.client.connection);
-        let dialled = upgrade::dial(&self.setup, group, held, forward, client).await;
+        let dialled = upgrade::dial(&self.setup, group, held, forward, client, None).await;
         let stream = dialled.map_err(|failed| Failure::to_connect(server, failed))?;
         let sender = Sender::new(stream, self.setup.head_limits).await;
         let failure =

@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     net::{SocketAddr, TcpListener as StdTcpListener},
+    os::fd::AsFd as _,
     os::unix::{
         fs::{FileTypeExt as _, PermissionsExt as _},
         net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
@@ -14,7 +15,10 @@ use std::{
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use crate::config::{ListenOn, Listener, Timeouts};
+use crate::{
+    config::{ListenOn, Listener, Timeouts},
+    sys::repair,
+};
 
 /// Sockets that connections come in at, one for each worker: the kernel spreads connections over
 /// TCP's (`SO_REUSEPORT`), a Unix socket is one that all accept from.
@@ -88,13 +92,15 @@ impl Listening {
 }
 
 /// Opens a listener of the configuration for so many workers. What it accepts has `options` from the start: a
-/// connection inherits its listener's (`tcp_create_openreq_child`).
+/// connection inherits its listener's (`tcp_create_openreq_child`). `max_segment`: bytes of the
+/// largest segment that is announced.
 ///
 /// # Errors
 /// The address is taken, not ours, or needs a privilege.
 pub(super) fn open(
     listener: &Listener,
     options: TcpOptions,
+    max_segment: Option<u16>,
     workers: usize,
 ) -> io::Result<Listening> {
     let address = match &listener.address {
@@ -114,6 +120,9 @@ pub(super) fn open(
     for _ in 0..workers {
         let socket = bound(at, dual, listener.reuseport || workers > 1)?;
         options.apply(&socket)?;
+        if let Some(most) = max_segment {
+            repair::limit_mss(socket.as_fd(), most)?;
+        }
         socket.listen(i32::try_from(listener.backlog.get()).unwrap_or(i32::MAX))?;
         let socket = StdTcpListener::from(socket);
         // Port 0 is any free one, the same for all.
@@ -233,10 +242,15 @@ mod tests {
     async fn accepted_connections_inherit_the_options() {
         let address: ListenAddr = "127.0.0.1:0".parse().unwrap();
         let configured = Listener::at(address);
-        let listener = open(&configured, TcpOptions::new(&Timeouts::default()), 1).unwrap();
+        let listener =
+            open(&configured, TcpOptions::new(&Timeouts::default()), Some(1000), 1).unwrap();
         let _client = std::net::TcpStream::connect(listener.address().unwrap()).unwrap();
         let listener = listener.doors().remove(0).open().unwrap();
         let Accepted::Tcp(accepted, _) = listener.accept().await.unwrap() else { panic!() };
+        let told = repair::facts(accepted.as_fd()).unwrap();
+        // Without its options.
+        let options = if told.timestamps { 12 } else { 0 };
+        assert_eq!(told.advmss + options, 1000);
         let accepted = SockRef::from(&accepted);
         assert!(accepted.tcp_nodelay().unwrap());
         assert!(accepted.keepalive().unwrap());
@@ -251,17 +265,17 @@ mod tests {
     async fn workers_share_an_address_with_each_other_only() {
         let options = TcpOptions::none();
         let configured = Listener::at("127.0.0.1:0".parse().unwrap());
-        let listening = open(&configured, options, 3).unwrap();
+        let listening = open(&configured, options, None, 3).unwrap();
         let address = listening.address().unwrap();
         let Listening::Tcp(sockets) = &listening else { panic!() };
         assert!(sockets.iter().all(|socket| socket.local_addr().unwrap() == address));
         let mut taken = Listener::at(address.to_string().parse().unwrap());
         for workers in [1, 3] {
-            let error = open(&taken, options, workers).unwrap_err();
+            let error = open(&taken, options, None, workers).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{workers}");
         }
         // That is what the key is for.
         taken.reuseport = true;
-        assert!(open(&taken, options, 3).is_ok());
+        assert!(open(&taken, options, None, 3).is_ok());
     }
 }

@@ -15,6 +15,7 @@ mod guard;
 mod listen;
 mod observer;
 mod plain;
+mod segments;
 mod setup;
 mod stream;
 mod supervision;
@@ -385,7 +386,7 @@ fn datapath_options(config: &Config) -> Options {
             (DatapathMode::Packet, _) | (_, None) => Entry::AtOnce,
             (_, Some(settle)) => Entry::WhenCheaper(settle.get()),
         },
-        packets: config.datapath.packets || config.datapath.mode == DatapathMode::Packet,
+        packets: config.datapath.may_translate(),
     }
 }
 

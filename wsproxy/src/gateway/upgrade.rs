@@ -331,8 +331,9 @@ pub(super) async fn dial(
     held: &Held,
     forward: &Forward,
     client: &Connection,
+    max_segment: Option<u16>,
 ) -> Result<Stream, Failed> {
-    let via = Via { tcp: setup.tcp, client: Some(client) };
+    let via = Via { tcp: setup.tcp, client: Some(client), max_segment };
     let patience = forward.connect.unwrap_or(setup.config.timeouts.upstream_connect).get();
     match timeout(patience, group.connect(&held.target, &via)).await {
         Ok(Ok(stream)) => Ok(stream),
@@ -362,7 +363,8 @@ async fn ask(
     let connection = &story.client.connection;
     let timeouts = &setup.config.timeouts;
     let target = &held.target;
-    let mut stream = dial(setup, group, held, forward, connection).await?;
+    let max_segment = story.max_segment.filter(|_| forward.packets);
+    let mut stream = dial(setup, group, held, forward, connection, max_segment).await?;
     let mut headers = request.headers.clone();
     let changes =
         Rendered::new(&route.config.request_headers, facts, connection, &headers, &target.name);

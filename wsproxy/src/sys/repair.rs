@@ -132,6 +132,14 @@ pub fn limit_mss(socket: BorrowedFd<'_>, mss: u16) -> io::Result<()> {
     set_int(socket, libc::IPPROTO_TCP, libc::TCP_MAXSEG, mss)
 }
 
+/// Takes back what [`limit_mss`] said, for what the peer has not answered yet.
+///
+/// # Errors
+/// What `setsockopt(2)` says.
+pub fn lift_mss_limit(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_int(socket, libc::IPPROTO_TCP, libc::TCP_MAXSEG, 0)
+}
+
 /// The windows of both sides.
 ///
 /// # Errors

@@ -177,6 +177,12 @@ fn room(leg: &Leg) -> u32 {
     leg.facts.pmtu.min(leg.way.mtu).saturating_sub(headers)
 }
 
+/// Bytes of a segment, options included, that a side may send: what we told it. `advmss` has gone
+/// down by the timestamps since (`tcp_rcv_synsent_state_process`, `tcp_rcv_state_process`).
+fn sent_by(leg: &Leg) -> u32 {
+    leg.facts.advmss + if leg.facts.timestamps { TIMESTAMPS } else { 0 }
+}
+
 fn check(legs: &[Leg; 2]) -> Result<(), Ineligible> {
     let [client, upstream] = legs;
     if client.peer.is_ipv4() != upstream.peer.is_ipv4() {
@@ -196,7 +202,7 @@ fn check(legs: &[Leg; 2]) -> Result<(), Ineligible> {
         return Err(Ineligible::Options("ECN"));
     }
     for (from, to) in [(client, upstream), (upstream, client)] {
-        fits(from.facts.advmss, room(to))?;
+        fits(sent_by(from), room(to))?;
     }
     Ok(())
 }
@@ -249,13 +255,18 @@ impl Plan {
         self.legs[0].facts.timestamps
     }
 
-    /// Whether what each side may send is taken by the other one, as it said itself.
+    /// Whether what each side may send is taken by the other one, as it said itself. What is on
+    /// this host takes whatever loopback does: `mss` may be no more than what we told it
+    /// ourselves, since the kernel remembers the smaller number (`tcp_parse_options`).
     ///
     /// # Errors
     /// It is not.
     pub fn check_mss(&self, frozen: &[Frozen; 2]) -> Result<(), Ineligible> {
         for (from, to) in [(0, 1), (1, 0)] {
-            fits(self.legs[from].facts.advmss, u32::from(frozen[to].mss))?;
+            let said = u32::from(frozen[to].mss);
+            let leg = &self.legs[to];
+            let taken = if leg.way.local { said.max(room(leg)) } else { said };
+            fits(sent_by(&self.legs[from]), taken)?;
         }
         Ok(())
     }

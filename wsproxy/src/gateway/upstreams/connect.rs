@@ -21,7 +21,8 @@ use crate::{
     config::{self, Diagnostic, Place, Problems, ProxyVersion},
     forwarding::Connection,
     gateway::{listen::TcpOptions, stream::Stream},
-    proxy_protocol, sys,
+    proxy_protocol,
+    sys::{self, repair},
     tls::{CertificateFiles, ClientFiles, SystemRoots, load_client},
 };
 
@@ -52,6 +53,8 @@ pub(crate) struct Via<'a> {
     pub(crate) tcp: TcpOptions,
     /// The client's connection; none for our own questions.
     pub(crate) client: Option<&'a Connection>,
+    /// Bytes of the largest segment that the server is told to send; none: what the way takes.
+    pub(crate) max_segment: Option<u16>,
 }
 
 /// Connects, with everything that stands before HTTP.
@@ -63,7 +66,10 @@ pub(super) async fn connect(
 ) -> io::Result<Stream> {
     let mut stream = match &target.place {
         TargetPlace::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
-        TargetPlace::Tcp(addresses) => Stream::Tcp(tcp(addresses, config, via).await?),
+        TargetPlace::Tcp(addresses) => {
+            let max_segment = via.max_segment.filter(|_| target.tls.is_none());
+            Stream::Tcp(tcp(addresses, config, &Via { max_segment, ..*via }).await?)
+        }
     };
     if let Some(version) = config.proxy_protocol {
         stream.write_all(&proxy_header(version, via.client)).await?;
@@ -114,8 +120,8 @@ async fn tcp(
     let mut last = None;
     for address in addresses {
         let attempt = match client {
-            Some(client) => from_address(client, *address).await,
-            None => TcpStream::connect(address).await,
+            Some(client) => from_address(client, *address, via.max_segment).await,
+            None => anywhere_from(*address, via.max_segment).await,
         };
         match attempt {
             Ok(stream) => {
@@ -133,9 +139,38 @@ async fn tcp(
     Err(last.unwrap_or_else(none))
 }
 
+async fn anywhere_from(server: SocketAddr, max_segment: Option<u16>) -> io::Result<TcpStream> {
+    let Some(most) = max_segment else { return TcpStream::connect(server).await };
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    announcing(socket, server, most).await
+}
+
+/// Connects, and has the server send segments of `most` bytes at most.
+async fn announcing(socket: Socket, server: SocketAddr, most: u16) -> io::Result<TcpStream> {
+    repair::limit_mss(socket.as_fd(), most)?;
+    match socket.connect(&server.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    // The SYN has said it. What the server says in its answer is not to be cut to the same number
+    // (`tcp_parse_options`): it tells how large the client's segments may be.
+    repair::lift_mss_limit(socket.as_fd())?;
+    let stream = TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None => Ok(stream),
+    }
+}
+
 /// Connects from the client's own address. The answers come back to us only where routing sends
 /// them here.
-async fn from_address(client: IpAddr, server: SocketAddr) -> io::Result<TcpStream> {
+async fn from_address(
+    client: IpAddr,
+    server: SocketAddr,
+    max_segment: Option<u16>,
+) -> io::Result<TcpStream> {
     if client.is_ipv4() != server.is_ipv4() {
         return Err(NotAsked::Families { client, server: server.ip() }.into());
     }
@@ -152,7 +187,10 @@ async fn from_address(client: IpAddr, server: SocketAddr) -> io::Result<TcpStrea
     sys::bind_without_port(socket.as_fd())?;
     let bound = socket.bind(&SocketAddr::new(client, 0).into());
     bound.map_err(|cause| NotAsked::Source { client, cause })?;
-    let connected = TcpSocket::from_std_stream(socket.into()).connect(server).await;
+    let connected = match max_segment {
+        Some(most) => announcing(socket, server, most).await,
+        None => TcpSocket::from_std_stream(socket.into()).connect(server).await,
+    };
     connected.map_err(|cause| match cause.kind() {
         io::ErrorKind::AddrNotAvailable => NotAsked::Source { client, cause }.into(),
         _ => cause,

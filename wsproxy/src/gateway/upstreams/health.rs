@@ -134,7 +134,7 @@ async fn check_all(
 }
 
 async fn check(group: &UpstreamGroup, health: &Health, target: &Target) -> io::Result<()> {
-    let via = Via { tcp: TcpOptions::none(), client: None };
+    let via = Via { tcp: TcpOptions::none(), client: None, max_segment: None };
     let mut stream = group.connect(target, &via).await?;
     match health.kind {
         HealthKind::Tcp => Ok(()),
