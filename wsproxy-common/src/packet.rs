@@ -10,6 +10,7 @@ mod headers;
 mod observe;
 mod options;
 mod sum;
+pub mod whole;
 
 pub use flow::{FLAG_COME_BACK, FLAG_FIN_ACKED, FLAG_RESET, Flow, FlowKey, KNOWN, Pair, State};
 pub use headers::{ACK, FIN, HEADERS, Headers, RST, SYN, Segment, V4_AT, mapped};

@@ -143,8 +143,7 @@ impl Headers {
 
     /// What the segment says; `None` when it is not one that can be translated: a fragment, IP
     /// options, an extension header, another protocol, lengths that contradict each other.
-    /// `whole` is the length of the packet from its IP header on, for a train of segments that is
-    /// too long for the length field, which is 0 then (`iph_set_totlen`).
+    /// `whole` is the length of the packet from its IP header on.
     #[must_use]
     #[inline(always)]
     pub fn segment(&self, whole: u32) -> Option<Segment> {
@@ -152,19 +151,25 @@ impl Headers {
             if self.host::<0>() >> 28 != 6 || self.host::<{ v6::LENGTH }>() >> 8 & 0xff != TCP {
                 return None;
             }
-            self.host::<{ v6::LENGTH }>() >> 16
+            match self.host::<{ v6::LENGTH }>() >> 16 {
+                0 => 0,
+                payload => payload + 40,
+            }
         } else {
             let complete = self.host::<{ v4::FRAGMENT }>() & FRAGMENTED == 0;
             let is_tcp = self.host::<{ v4::TTL }>() >> 16 & 0xff == TCP;
             if self.host::<{ v4::LENGTH }>() >> 24 != 0x45 || !is_tcp || !complete {
                 return None;
             }
-            match self.host::<{ v4::LENGTH }>() & 0xffff {
-                0 => 0,
-                said => said.checked_sub(20)?,
-            }
+            self.host::<{ v4::LENGTH }>() & 0xffff
         };
-        let length = if said == 0 { whole.checked_sub(self.ip_length())? } else { said };
+        // A train of segments that is too long for the length field has 0 in it (`iph_set_totlen`).
+        let said = if said == 0 && whole > 0xffff { whole } else { said };
+        // A stack drops what is cut off, and would never acknowledge it; behind it may be padding.
+        if said > whole {
+            return None;
+        }
+        let length = said.checked_sub(self.ip_length())?;
         let flags = self.host::<{ tcp::FLAGS }>();
         let header = (flags >> 28) * 4;
         if header < 20 {

@@ -1,0 +1,98 @@
+//! A whole packet, from its IP header on: the parts put together as the BPF program does it, for
+//! tests, fuzzing and whoever has a packet in memory.
+
+use super::{Flow, HEADERS, Headers, OPTIONS, Options, Segment, Sum, V4_AT};
+
+/// Where the checksum stands in a TCP header.
+const CHECKSUM: usize = 16;
+
+/// What stands in the checksum field of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    /// The checksum.
+    Complete,
+    /// The sum of the pseudo-header alone: the device computes the rest (`CHECKSUM_PARTIAL`).
+    Partial,
+}
+
+/// Reads the headers of a packet; `None` when they are not all there, or it is no IP packet.
+#[must_use]
+pub fn headers(packet: &[u8]) -> Option<Headers> {
+    let mut headers = Headers::default();
+    let first = match packet.first()? >> 4 {
+        4 => V4_AT,
+        6 => 0,
+        _ => return None,
+    };
+    headers.v6 = u32::from(first == 0);
+    let bytes = packet.get(..(HEADERS - first) * 4)?;
+    read(bytes, headers.words.get_mut(first..)?);
+    Some(headers)
+}
+
+/// Translates a packet in place; what it said before. `None`: it can't be translated, and is what
+/// it was.
+pub fn translate(packet: &mut [u8], flow: &Flow, checksum: Checksum) -> Option<Segment> {
+    let mut headers = headers(packet)?;
+    let segment = headers.segment(u32::try_from(packet.len()).ok()?)?;
+    let ip_length = headers.ip_length() as usize;
+    let at = ip_length + 20;
+    let end = at + usize::from(segment.options);
+    let mut options = Options::default();
+    options.begin(flow, &segment);
+    read(packet.get(at..end)?, &mut options.words);
+    let mut change = headers.translate(flow, &segment);
+    if segment.options != 0 {
+        change.segment = added(change.segment, translate_options(&mut options));
+    }
+    write(&options.words, packet.get_mut(at..end)?);
+    let first = if headers.v6 != 0 { 0 } else { V4_AT };
+    write(headers.words.get(first..)?, packet.get_mut(..at)?);
+    let field = packet.get_mut(ip_length + CHECKSUM..ip_length + CHECKSUM + 2)?;
+    let old = u16::from_ne_bytes([*field.first()?, *field.get(1)?]);
+    let new = match checksum {
+        Checksum::Complete => applied(added(change.addresses, change.segment), old),
+        // As `inet_proto_csum_replace_by_diff`: it is a sum, not the complement of one.
+        Checksum::Partial => !applied(change.addresses, !old),
+    };
+    field.copy_from_slice(&new.to_ne_bytes());
+    Some(segment)
+}
+
+/// Translates options that were filled in; what the checksum changes by.
+fn translate_options(options: &mut Options) -> u32 {
+    if let Some(change) = options.usual() {
+        return change;
+    }
+    let before = options.sum();
+    for _ in 0..OPTIONS {
+        if !options.step() {
+            break;
+        }
+    }
+    Options::change(before, options.sum())
+}
+
+fn applied(change: u32, old: u16) -> u16 {
+    let mut sum = Sum::default();
+    sum.word(u32::MAX, change);
+    sum.applied_to(old)
+}
+
+fn added(a: u32, b: u32) -> u32 {
+    let mut sum = Sum::default();
+    sum.word(!a, b);
+    sum.folded()
+}
+
+fn read(bytes: &[u8], words: &mut [u32]) {
+    for (word, four) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *word = u32::from_ne_bytes(*four);
+    }
+}
+
+fn write(words: &[u32], bytes: &mut [u8]) {
+    for (four, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *four = word.to_ne_bytes();
+    }
+}
