@@ -83,18 +83,16 @@ pub fn observe(seen: &Seen, segment: &Segment, ack: u32, scale: u8) -> Moves {
             moves.fin = Some(end);
         }
     }
-    if segment.has(ACK) && !after(ack, seen.their_sent as u32) {
-        let acked = seen.acked as u32;
-        if after(ack, acked) {
-            moves.acked = Some(ack);
-            if seen.their_fin == KNOWN | ack as u64 {
-                moves.flags |= FLAG_FIN_ACKED;
-            }
+    let acknowledges = !after(ack, seen.their_sent as u32);
+    if acknowledges && after(ack, acked) {
+        moves.acked = Some(ack);
+        if seen.their_fin == KNOWN | ack as u64 {
+            moves.flags |= FLAG_FIN_ACKED;
         }
-        let edge = ack.wrapping_add((segment.window as u32) << (scale & 15));
-        if !after(acked, ack) && after(edge, seen.edge as u32) {
-            moves.edge = Some(edge);
-        }
+    }
+    let edge = ack.wrapping_add((segment.window as u32) << (scale & 15));
+    if acknowledges && !after(acked, ack) && after(edge, seen.edge as u32) {
+        moves.edge = Some(edge);
     }
     moves
 }
