@@ -1,9 +1,11 @@
-//! What the tests of wsproxy share: the model of the splice protocol, and
+//! What the tests of wsproxy share: the models of the splice protocol and of
+//! the change to the packet path, and
 //! sessions over real sockets.
 
 pub mod frames;
 pub mod link;
 pub mod model;
+pub mod model_switch;
 pub mod namespaces;
 pub mod routed;
 pub mod sessions;
