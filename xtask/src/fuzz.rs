@@ -43,6 +43,8 @@ pub enum Target {
     Body,
     /// The WebSocket frame cursor that BPF and user space share.
     FrameCursor,
+    /// The translation of packets that BPF and user space share.
+    Packet,
 }
 
 impl fmt::Display for Target {
@@ -52,6 +54,7 @@ impl fmt::Display for Target {
             Self::ResponseHead => "response_head",
             Self::Body => "body",
             Self::FrameCursor => "frame_cursor",
+            Self::Packet => "packet",
         })
     }
 }
