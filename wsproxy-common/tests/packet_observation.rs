@@ -203,6 +203,18 @@ fn a_bare_acknowledgement_does_not_stand_for_what_was_lost() {
 }
 
 #[test]
+fn a_fin_is_noted_whose_number_was_noted_before() {
+    everywhere(|at, back| {
+        let mut world = world(at, back);
+        world.flows[0].sent = KNOWN | u64::from(at.wrapping_add(11));
+        let end = world.see(0, &segment(at, 0, 10, 0, FIN));
+        assert_eq!((end.sent, end.fin, end.old), (None, Some(at.wrapping_add(11)), true));
+        assert_eq!(world.see(0, &segment(at, 0, 10, 0, FIN)).fin, None, "once");
+        assert_eq!(world.see(1, &segment(back, 0, 0, 11, 0)).flags, FLAG_FIN_ACKED);
+    });
+}
+
+#[test]
 fn windows_are_scaled_and_never_taken_back() {
     everywhere(|at, back| {
         let mut world = world(at, back);

@@ -48,6 +48,20 @@ impl State {
             _ => Self::Off,
         }
     }
+
+    /// Whether packets go to the stack.
+    #[must_use]
+    #[inline(always)]
+    pub const fn goes_to_stack(self) -> bool {
+        matches!(self, Self::Off | Self::Watch)
+    }
+
+    /// Whether packets are translated.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_translated(self) -> bool {
+        matches!(self, Self::Forward | Self::Settle | Self::Ended)
+    }
 }
 
 /// Bit of [`Flow::sent`], [`Flow::acked`], [`Flow::value`] and [`Flow::fin`]: the lower half counts.

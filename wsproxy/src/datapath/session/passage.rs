@@ -395,13 +395,16 @@ impl Session {
             flow.set_state(State::Hold);
         }
         fence(Ordering::SeqCst);
-        if !quiet() {
+        // These numbers count, and no later ones: a program that saw the old state may note its
+        // packet yet, and drops it.
+        let now = flows.map(|flow| flow.load());
+        if (0..2).any(|side| now[side].sent != now[1 - side].acked) {
             for (flow, state) in flows.into_iter().zip(states) {
                 flow.set_state(state);
             }
             return Ok(false);
         }
-        let revived = self.revive(packets);
+        let revived = self.revive(&now);
         if let Some(passage) = self.passage.take() {
             let_go(packets, self.place.slot(), &passage.keys);
         }
@@ -412,14 +415,13 @@ impl Session {
         revived.map(|()| true)
     }
 
-    /// Brings both sockets to life, where the packets are now.
-    fn revive(&self, packets: &Packets) -> io::Result<()> {
+    /// Brings both sockets to life, where the packets are.
+    fn revive(&self, flows: &[Flow; 2]) -> io::Result<()> {
         let Some(Passage { plan, stage: Stage::Translated(frozen, since), .. }) =
             self.passage.as_deref()
         else {
             return Ok(());
         };
-        let flows = packets.flows(self.place.slot()).map(|flow| flow.load());
         let ms = (now_ns().saturating_sub(*since) / 1_000_000) as u32;
         let mut result = Ok(());
         for side in [CLIENT, UPSTREAM] {
@@ -447,7 +449,7 @@ impl Session {
             }
             // What can't be brought to life is silent, and its peer is reset by the stack when it
             // says something.
-            let _revived = self.revive(packets);
+            let _revived = self.revive(&packets.flows(self.place.slot()).map(|flow| flow.load()));
         }
         let passage = self.passage.take()?;
         if translated && by_peers {
