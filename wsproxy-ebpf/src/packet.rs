@@ -76,7 +76,8 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
             return None;
         }
         let known = seen(flow, theirs);
-        if known.is_fresh(&segment) {
+        let ack = segment.ack.wrapping_add((*flow).ack_add);
+        if known.is_fresh(&segment, ack) {
             if matches!(state, State::Settle) {
                 return Some(drop_for(Reason::Settled));
             }
@@ -85,10 +86,10 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
                 return Some(TC_ACT_SHOT);
             }
         }
-        let ack = segment.ack.wrapping_add((*flow).ack_add);
         let moves = observe(&known, &segment, ack, (*flow).scale);
         apply(index, flow, record, their_record, &known, &moves);
-        if atomic::load(&raw const (*flow).state) == State::Hold as u64 {
+        // Since we looked, the session may have gone as far as back to its sockets.
+        if !State::from_word(atomic::load(&raw const (*flow).state)).is_translated() {
             return Some(drop_for(Reason::Held));
         }
         Some(forward(skb, work, flow, &segment))

@@ -49,13 +49,6 @@ impl State {
         }
     }
 
-    /// Whether packets go to the stack.
-    #[must_use]
-    #[inline(always)]
-    pub const fn goes_to_stack(self) -> bool {
-        matches!(self, Self::Off | Self::Watch)
-    }
-
     /// Whether packets are translated.
     #[must_use]
     #[inline(always)]

@@ -44,16 +44,38 @@ pub struct Moves {
 }
 
 impl Seen {
-    /// Whether a segment of S brings bytes, or a FIN, that were not there before.
+    /// Whether a segment lies in the windows of both sides.
+    #[inline(always)]
+    fn is_near(&self, segment: &Segment, ack: u32) -> bool {
+        let end = segment.seq.wrapping_add(segment.length());
+        let (acked, lower) = (self.acked as u32, self.their_acked as u32);
+        // What acknowledges nothing is dropped by its receiver (RFC 9293, section 3.10.7.4), and
+        // so is what acknowledges what nobody who sees the session would (RFC 5961, section 5): a
+        // stranger has to guess both numbers.
+        segment.has(ACK)
+            && !segment.has(SYN)
+            && !segment.has(RST)
+            && is_near(ack, acked, self.their_sent as u32)
+            && is_near(end, lower, self.upper())
+    }
+
+    /// Up to where T takes what S sends.
+    #[inline(always)]
+    fn upper(&self) -> u32 {
+        (self.their_edge as u32).wrapping_add(BEYOND)
+    }
+
+    /// Whether a segment of S brings bytes, or a FIN, that were not there before. `ack` is its
+    /// acknowledgement number in T's numbers.
     #[must_use]
     #[inline(always)]
-    pub fn is_fresh(&self, segment: &Segment) -> bool {
+    pub fn is_fresh(&self, segment: &Segment, ack: u32) -> bool {
         let end = segment.seq.wrapping_add(segment.length());
-        // One byte may come behind a closed window: its sender probes it.
-        let upper = (self.their_edge as u32).wrapping_add(1 + segment.has(FIN) as u32);
-        let lower = (self.their_acked as u32).wrapping_sub(LARGEST_WINDOW);
-        let inside = !after(end, upper) && !after(lower, end);
-        !segment.has(SYN) && !segment.has(RST) && inside && after(end, self.sent as u32)
+        // A bare acknowledgement stands behind all that was sent, whether it came by here or not.
+        segment.length() != 0
+            && after(end, self.sent as u32)
+            && !after(end, self.upper())
+            && self.is_near(segment, ack)
     }
 }
 
@@ -64,24 +86,25 @@ impl Seen {
 pub fn observe(seen: &Seen, segment: &Segment, ack: u32, scale: u8) -> Moves {
     let mut moves = Moves::default();
     let end = segment.seq.wrapping_add(segment.length());
-    let sent = seen.sent as u32;
-    let lower = seen.their_acked as u32;
+    let (sent, acked) = (seen.sent as u32, seen.acked as u32);
     if segment.has(RST) {
         // A reset that its receiver obeys has the number that it waits for (RFC 5961, section
         // 3.2): what is acknowledged, or, of what was sent since, something.
-        if !after(lower, segment.seq) && !after(segment.seq, sent) {
+        if !after(seen.their_acked as u32, segment.seq) && !after(segment.seq, sent) {
             moves.flags = FLAG_RESET;
         }
         return moves;
     }
-    if segment.has(SYN) {
+    if !seen.is_near(segment, ack) {
         return moves;
     }
-    if seen.is_fresh(segment) {
+    if seen.is_fresh(segment, ack) {
         moves.sent = Some(end);
-        if segment.has(FIN) {
-            moves.fin = Some(end);
-        }
+    }
+    // Its number may have been noted, and the FIN dropped, when the session changed its path.
+    let inside = !after(end, seen.upper()) && !after(sent, end);
+    if segment.has(FIN) && inside && seen.fin & KNOWN == 0 {
+        moves.fin = Some(end);
     }
     let acknowledges = !after(ack, seen.their_sent as u32);
     if acknowledges && after(ack, acked) {
@@ -97,5 +120,17 @@ pub fn observe(seen: &Seen, segment: &Segment, ack: u32, scale: u8) -> Moves {
     moves
 }
 
-/// The largest window there is (RFC 7323, section 2.2).
-const LARGEST_WINDOW: u32 = 1 << 30;
+/// Whether a number lies between two others, or not further from them than what may be under way.
+/// That much room on both sides: a segment that was not noted must not keep the next ones, which
+/// tell of it, from being noted.
+#[inline(always)]
+const fn is_near(number: u32, from: u32, to: u32) -> bool {
+    !after(from.wrapping_sub(UNDER_WAY), number) && !after(number, to.wrapping_add(UNDER_WAY))
+}
+
+/// What may come behind the window: a byte that probes a closed one, a FIN, and what rounding took
+/// from it since S was told (RFC 7323, section 2.4), if the two acknowledgements changed places.
+const BEYOND: u32 = 2 + (1 << 14);
+
+/// More than is under way in a connection, and little of all the numbers there are.
+const UNDER_WAY: u32 = 1 << 26;

@@ -136,7 +136,16 @@ impl Engine {
 
     /// A session on the packet path is to come back.
     pub(super) fn call_back(&mut self, slot: u32, errand: Errand, deadline: Instant) {
-        let Some(id) = self.session(slot).map(|session| session.id()) else { return };
+        let shared = Arc::clone(&self.shared);
+        let Some(session) = self.session(slot) else { return };
+        let id = session.id();
+        if session.is_half_closed(&shared) {
+            if let Errand::Close(why, _) = errand {
+                session.ends_as(why, deadline);
+                self.end(slot, Cause::Late);
+            }
+            return;
+        }
         if let Some(before) = self.returning.iter_mut().find(|returning| returning.id == id) {
             // To be closed is more than anything else.
             if matches!(errand, Errand::Close(..)) && !matches!(before.errand, Errand::Close(..)) {

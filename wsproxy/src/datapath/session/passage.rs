@@ -365,6 +365,13 @@ impl Session {
         }
     }
 
+    /// A side has sent its FIN, and the other one has it: no socket of ours could take that up.
+    pub(in crate::datapath) fn is_half_closed(&self, shared: &Shared) -> bool {
+        packets(shared).filter(|_| self.is_translated()).is_some_and(|packets| {
+            packets.flows(self.place.slot()).iter().any(|flow| flow.fin().is_some())
+        })
+    }
+
     fn reads(&self) -> u64 {
         self.lanes.iter().map(Lane::reads).sum()
     }
@@ -404,11 +411,17 @@ impl Session {
             }
             return Ok(false);
         }
+        let records = records(shared, self.place.slot());
+        let cursors = records.map(|record| record.cursor());
         let revived = self.revive(&now);
+        // Nor does what such a program followed of it.
+        for (record, cursor) in records.into_iter().zip(&cursors) {
+            record.set_cursor(cursor);
+        }
         if let Some(passage) = self.passage.take() {
             let_go(packets, self.place.slot(), &passage.keys);
         }
-        for record in records(shared, self.place.slot()) {
+        for record in records {
             record.follow.fetch_and(!WATCH_FIN, Ordering::SeqCst);
         }
         self.moved_to(shared, Path::Relay);
