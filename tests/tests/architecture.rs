@@ -75,8 +75,8 @@ fn the_rules_would_be_seen_broken() {
 
 #[test]
 fn only_the_bpf_module_names_aya() {
-    // `sys.rs` implements aya's marker trait for plain data.
-    forbid("wsproxy/src", &["aya"], &["wsproxy/src/datapath/bpf", "wsproxy/src/sys.rs"]);
+    // `sys` implements aya's marker trait for plain data.
+    forbid("wsproxy/src", &["aya"], &["wsproxy/src/datapath/bpf", "wsproxy/src/sys"]);
     // The tests have a link of their own, which is none of wsproxy's programs.
     forbid("tests/src", &["aya"], &["tests/src/link.rs"]);
 }

@@ -170,7 +170,11 @@ fn check_paths(bench: &Bench, outcomes: &[Outcome]) {
 fn share<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Carried {
     outcomes.flat_map(|o| [o.end.to_upstream, o.end.to_client]).fold(
         Carried::default(),
-        |sum, c| Carried { kernel: sum.kernel + c.kernel, relay: sum.relay + c.relay },
+        |sum, c| Carried {
+            kernel: sum.kernel + c.kernel,
+            relay: sum.relay + c.relay,
+            packet: sum.packet + c.packet,
+        },
     )
 }
 
