@@ -102,6 +102,7 @@ pub fn options(mode: Mode) -> Options {
         window: Duration::ZERO,
         entry: Entry::AtOnce,
         packets: mode == Mode::Packet,
+        persist: None,
     }
 }
 

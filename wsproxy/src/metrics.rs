@@ -15,7 +15,7 @@ use prometheus::{
 
 use self::frames::FrameMetrics;
 pub use self::frames::LiveCounts;
-use crate::datapath::{Datapath, Ending, Path, SessionEnd, Side};
+use crate::datapath::{Datapath, Ending, Path, Persisted, SessionEnd, Side};
 
 /// Content type of [`Metrics::text`] (Prometheus text format 0.0.4).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -70,6 +70,7 @@ struct Live {
     verdicts: IntCounterVec,
     healed: IntCounter,
     entered: IntCounter,
+    persisted: IntCounterVec,
     wakeups: IntCounter,
 }
 
@@ -202,6 +203,11 @@ impl Metrics {
                     "wsproxy_sessions_entered_kernel_total",
                     "Sessions that entered the kernel.",
                 )?,
+                persisted: counters(
+                    "wsproxy_sessions_adopted_total",
+                    "Sessions that an earlier process had left in the kernel.",
+                    &["result"],
+                )?,
                 wakeups: counter(
                     "wsproxy_engine_wakeups_total",
                     "Times a thread that owns sessions woke up.",
@@ -293,6 +299,10 @@ impl Live {
         raise(&self.healed, datapath.healed());
         raise(&self.entered, datapath.entered());
         raise(&self.wakeups, datapath.wakeups());
+        let Persisted { adopted, let_go, left } = datapath.persisted();
+        for (result, count) in [("adopted", adopted), ("let_go", let_go), ("left", left)] {
+            raise(&self.persisted.with_label_values(&[result]), count);
+        }
         let totals = datapath.totals();
         for (direction, carried) in
             [("to_upstream", totals.to_upstream), ("to_client", totals.to_client)]
@@ -332,6 +342,7 @@ mod tests {
         metrics.live.diversions.with_label_values(&["x"]);
         metrics.live.verdicts.with_label_values(&["x"]);
         metrics.live.sessions.with_label_values(&["x"]);
+        metrics.live.persisted.with_label_values(&["x"]);
         metrics.frames.touch();
         let text = String::from_utf8(metrics.text().unwrap()).unwrap();
         let names: Vec<_> =

@@ -474,6 +474,12 @@ pub struct Datapath {
     pub settle: Option<Wait>,
     /// Whether sessions may go the packet path.
     pub packets: bool,
+    /// Whether sessions on the packet path outlive the process.
+    pub persist: bool,
+    /// Where the kernel's side of them is kept, on a bpffs.
+    pub persist_path: PathBuf,
+    /// Where the rest of them is kept.
+    pub state_dir: PathBuf,
 }
 
 impl Default for Datapath {
@@ -483,6 +489,9 @@ impl Default for Datapath {
             workers: Setting::Auto,
             settle: Some(Wait::of::<100>()),
             packets: true,
+            persist: false,
+            persist_path: "/sys/fs/bpf/wsproxy".into(),
+            state_dir: "/run/wsproxy/sessions".into(),
         }
     }
 }

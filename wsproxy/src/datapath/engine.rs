@@ -189,6 +189,10 @@ impl Engine {
         }
         for at in 0..self.sessions.len() {
             if let Some(session) = self.sessions[at].take() {
+                if session.is_translated() && self.shared.persists() {
+                    // Its sockets are silent: the next process finds it as it is.
+                    continue;
+                }
                 session.end(&self.shared, Cause::Late);
             }
         }
@@ -231,6 +235,7 @@ impl Engine {
         for command in self.mailboxes[self.at].take() {
             match command {
                 Command::Adopt(place, handover) => self.adopt(place, *handover, now),
+                Command::GoOn(session) => self.seat(session, now),
                 Command::Given(direction, generation) => self.given(direction, generation, now),
                 Command::List(tcp, sender) => {
                     let all = self.sessions.iter().flatten();
@@ -284,7 +289,10 @@ impl Engine {
     }
 
     fn adopt(&mut self, place: Reservation, handover: Handover, now: u64) {
-        let session = Session::begin(&self.shared, place, handover);
+        self.seat(Box::new(Session::begin(&self.shared, place, handover)), now);
+    }
+
+    fn seat(&mut self, session: Box<Session>, now: u64) {
         let slot = session.slot();
         let at = self.place_of(slot);
         if at >= self.sessions.len() {
@@ -302,7 +310,7 @@ impl Engine {
         if let Some(at) = session.first_look(now) {
             self.timers.push(now, at, slot, session.id(), What::Look);
         }
-        self.sessions[at] = Some(Box::new(session));
+        self.sessions[at] = Some(session);
         match &self.draining {
             Some((order, deadline)) => {
                 let (order, deadline) = (Arc::clone(order), *deadline);

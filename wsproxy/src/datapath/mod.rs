@@ -12,14 +12,16 @@ pub mod frames;
 pub mod lane;
 #[allow(dead_code, reason = "parts of the packet path, not all in use yet")]
 mod packet;
+mod persist;
 mod pings;
 mod report;
 mod session;
 mod slots;
+mod start;
 
 use std::{
     any::Any,
-    fmt, io,
+    fmt,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -32,10 +34,12 @@ pub use control_frame::MOST_REASON;
 pub use endpoint::Endpoint;
 pub use entry::Entry;
 pub use frames::{Farewell, FramePlan, Frames, PingPlan};
+pub use persist::{Persist, Persisted};
 pub use report::{
     Carried, CloseCodes, Ending, FrameState, Observer, SessionEnd, SessionInfo, Side,
 };
 pub use slots::Reservation;
+pub use start::{NoKernelPath, StartError};
 
 use wsproxy_common::cursor::{Counts, FrameCursor};
 
@@ -119,6 +123,8 @@ pub struct Options {
     pub entry: Entry,
     /// Whether sessions may go the packet path.
     pub packets: bool,
+    /// Where sessions on the packet path are kept over the end of the process, if they are.
+    pub persist: Option<Persist>,
 }
 
 /// The client's side of a session.
@@ -196,44 +202,6 @@ pub struct Handover {
     pub terms: Terms,
 }
 
-/// The kernel path was wanted and is not there.
-#[derive(Debug, thiserror::Error)]
-pub enum NoKernelPath {
-    /// The object can't be loaded.
-    #[error(transparent)]
-    Load(#[from] bpf::LoadError),
-    /// The self-test moved bytes wrongly.
-    #[error("the self-test failed: {0}")]
-    SelfTest(String),
-}
-
-impl NoKernelPath {
-    /// Label for metrics.
-    #[must_use]
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Load(e) => e.label(),
-            Self::SelfTest(_) => "self_test",
-        }
-    }
-}
-
-/// Why no datapath could be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// This path is demanded, and is not there.
-    #[error("datapath \"{wanted}\" is demanded, but {missing}; `wsproxy doctor` says more")]
-    Kernel {
-        /// As the configuration names it.
-        wanted: &'static str,
-        /// Why it is not.
-        missing: NoKernelPath,
-    },
-    /// A thread, a descriptor or memory was refused.
-    #[error("cannot start the datapath: {0}")]
-    System(#[from] io::Error),
-}
-
 /// Bytes moved since the start, running sessions included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -251,6 +219,8 @@ pub(crate) struct Shared {
     pub(crate) kernel: Option<Kernel>,
     /// How peers are reached; with the packet path.
     pub(crate) paths: Option<packet::plan::Paths>,
+    /// What is kept of sessions over the end of the process.
+    pub(crate) store: Option<persist::Store>,
     pub(crate) slots: Arc<SlotPool>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) live: [AtomicI64; 3],
@@ -304,11 +274,16 @@ impl Shared {
 }
 
 /// A running datapath. Dropping it resets what is left of its sessions and
-/// takes everything out of the kernel.
+/// takes everything out of the kernel. With [`Options::persist`] it leaves sessions on the packet
+/// path as they are, unless [`Self::begin_drain`] or [`Self::drain`] was called.
 pub struct Datapath {
     shared: Arc<Shared>,
     engines: Vec<EngineHandle>,
     fallback: Option<NoKernelPath>,
+    /// What became of the sessions that an earlier process left.
+    persisted: Persisted,
+    /// No session that runs has this number, or a higher one.
+    next_id: u64,
 }
 
 impl fmt::Debug for Datapath {
@@ -317,69 +292,7 @@ impl fmt::Debug for Datapath {
     }
 }
 
-/// Slots beyond the session limit, for those that wait to be used again.
-const SPARE_SLOTS: u32 = 64;
-
 impl Datapath {
-    /// Starts the engines, with the kernel behind them where `options.mode`
-    /// wants it and the self-test passes.
-    ///
-    /// # Errors
-    /// See [`StartError`]; with [`Mode::Auto`] a missing kernel path is no
-    /// error but [`Self::fallback`].
-    pub fn start(options: Options, observer: Arc<dyn Observer>) -> Result<Self, StartError> {
-        let slots = slots_for(&options);
-        let (loaded, fallback) = match options.mode {
-            Mode::Relay => (None, None),
-            Mode::Auto | Mode::Sockmap | Mode::Packet => {
-                match open_kernel(slots, options.packets) {
-                    Ok(loaded) => (Some(loaded), None),
-                    Err(missing) if options.mode != Mode::Auto => {
-                        return Err(StartError::Kernel { wanted: options.mode.label(), missing });
-                    }
-                    Err(missing) => (None, Some(missing)),
-                }
-            }
-        };
-        let mut datapath = Self::over(loaded, options, observer)?;
-        datapath.fallback = fallback;
-        Ok(datapath)
-    }
-
-    /// Starts the engines over what is loaded, for [`slots_for`] these options.
-    fn over(
-        loaded: Option<bpf::Loaded>,
-        options: Options,
-        observer: Arc<dyn Observer>,
-    ) -> io::Result<Self> {
-        let slots = slots_for(&options);
-        let (kernel, table, events) = match loaded {
-            Some(bpf::Loaded { kernel, table, events }) => (Some(kernel), table, Some(events)),
-            None => (None, DirectionTable::map(None, slots as usize * 2)?, None),
-        };
-        let workers = options.workers.max(1);
-        let shared = Arc::new(Shared {
-            slots: SlotPool::start(slots, options.max_sessions, kernel.is_some())?,
-            closing: RwLock::new((options.farewell.clone(), options.window)),
-            paths: match &kernel {
-                Some(kernel) if kernel.packets().is_some() => Some(packet::plan::Paths::open()?),
-                _ => None,
-            },
-            options,
-            table,
-            kernel,
-            observer,
-            live: Default::default(),
-            started: AtomicU64::new(0),
-            healed: AtomicU64::new(0),
-            entered: AtomicU64::new(0),
-            diverted_ns: Default::default(),
-            folded: Mutex::default(),
-        });
-        let engines = engine::start(&shared, workers, events)?;
-        Ok(Self { shared, engines, fallback: None })
-    }
-
     /// Why the kernel path is off although it was wanted.
     #[must_use]
     pub fn fallback(&self) -> Option<&NoKernelPath> {
@@ -414,8 +327,23 @@ impl Datapath {
     /// Takes over a session. From here on its end is the observer's to hear.
     pub fn take_over(&self, place: Reservation, handover: Handover) {
         self.shared.started.fetch_add(1, Ordering::Relaxed);
-        let engine = place.slot() as usize % self.engines.len();
-        self.engines[engine].adopt(place, handover);
+        self.engine_of(place.slot()).adopt(place, handover);
+    }
+
+    fn engine_of(&self, slot: u32) -> &EngineHandle {
+        &self.engines[slot as usize % self.engines.len()]
+    }
+
+    /// What became of the sessions that an earlier process left in the kernel.
+    #[must_use]
+    pub fn persisted(&self) -> Persisted {
+        self.persisted
+    }
+
+    /// The least number that no session of an earlier process has.
+    #[must_use]
+    pub fn next_id(&self) -> u64 {
+        self.next_id
     }
 
     /// Sessions now on `path`.
@@ -546,6 +474,7 @@ impl Datapath {
     /// As [`Self::drain`], but returns at once; sessions that still come are closed at once. When
     /// what is left is reset.
     pub fn begin_drain(&self, farewell: &Farewell, window: Duration) -> Instant {
+        self.shared.release();
         let deadline = Instant::now() + window + self.shared.options.drain;
         let order = Arc::new(CloseOrder { why: Ending::Drained, farewell: farewell.clone() });
         for engine in &self.engines {
@@ -576,20 +505,6 @@ impl Drop for Datapath {
             engine.stop();
         }
         self.shared.slots.stop();
+        self.shared.leave();
     }
-}
-
-/// Places in the table for these options.
-fn slots_for(options: &Options) -> u32 {
-    let spare = (options.max_sessions / 4).max(SPARE_SLOTS);
-    options.max_sessions.saturating_add(spare)
-}
-
-/// Loads the object and lets it prove itself on a few sessions of its own.
-fn open_kernel(slots: u32, packets: bool) -> Result<bpf::Loaded, NoKernelPath> {
-    let _took = bpf::selftest::run().map_err(|failure| match failure {
-        bpf::selftest::Failure::Load(e) => NoKernelPath::Load(e),
-        bpf::selftest::Failure::Wrong(what) => NoKernelPath::SelfTest(what),
-    })?;
-    Ok(Kernel::load(slots, packets)?)
 }

@@ -1,5 +1,6 @@
 //! One session inside its engine: two sockets, two lanes, and how it ends.
 
+mod adoption;
 mod ending;
 mod parting;
 mod passage;

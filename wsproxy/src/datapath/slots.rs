@@ -2,7 +2,7 @@
 //! verdict program that could still see its old sockets has finished.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io,
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
@@ -69,6 +69,23 @@ impl SlotPool {
         state.taken += 1;
         drop(state);
         Some(Reservation { pool: Arc::clone(pool), slot, used: false })
+    }
+
+    /// Sets these places aside, whatever the limit is; not those that are taken.
+    pub(crate) fn reserve_these(pool: &Arc<Self>, slots: &BTreeSet<u32>) -> Vec<Reservation> {
+        let mut state = pool.lock();
+        let mut found = Vec::new();
+        state.free.retain(|slot| {
+            let wanted = slots.contains(slot);
+            if wanted {
+                found.push(*slot);
+            }
+            !wanted
+        });
+        state.taken += found.len() as u32;
+        drop(state);
+        let place = |slot| Reservation { pool: Arc::clone(pool), slot, used: true };
+        found.into_iter().map(place).collect()
     }
 
     /// Places that are reserved or in use.
@@ -145,6 +162,18 @@ mod tests {
         assert!(SlotPool::reserve(&pool).is_none());
         drop(first);
         assert!(SlotPool::reserve(&pool).is_some());
+    }
+
+    #[test]
+    fn places_of_one_s_choice_are_nobody_else_s() {
+        let pool = SlotPool::start(4, 3, false).unwrap();
+        let places = SlotPool::reserve_these(&pool, &BTreeSet::from([1, 3, 99]));
+        let slots: Vec<_> = places.iter().map(Reservation::slot).collect();
+        assert_eq!((slots, pool.taken()), (vec![1, 3], 2));
+        assert!(SlotPool::reserve_these(&pool, &BTreeSet::from([1])).is_empty());
+        assert_eq!(SlotPool::reserve(&pool).unwrap().slot(), 0);
+        drop(places);
+        assert_eq!(pool.taken(), 0);
     }
 
     #[test]

@@ -45,7 +45,7 @@ use crate::{
     access_log::AccessLog,
     admin,
     config::{Config, DatapathMode, Problems, Server, ServerAddr, Setting},
-    datapath::{Datapath, Entry, Mode, Options, Path, StartError},
+    datapath::{Datapath, Entry, Mode, Options, Path, Persist, StartError},
     demo,
     forwarding::{Connection, request_id},
     limits,
@@ -258,12 +258,12 @@ pub async fn start(mut config: Config) -> Result<Running, GatewayError> {
     let setup = Arc::new(setup);
     let gateway = Arc::new(Gateway {
         setup: ArcSwap::new(Arc::clone(&setup)),
+        ids: AtomicU64::new(datapath.next_id()),
         datapath,
         metrics,
         access_log,
         epoch,
         seed,
-        ids: AtomicU64::new(1),
         requests: AtomicU64::new(0),
         draining: AtomicBool::new(false),
         stopped: stopped.clone(),
@@ -387,7 +387,15 @@ fn datapath_options(config: &Config) -> Options {
             (_, Some(settle)) => Entry::WhenCheaper(settle.get()),
         },
         packets: config.datapath.may_translate(),
+        persist: persist(config),
     }
+}
+
+/// Where sessions are kept over the end of the process, if they are.
+fn persist(config: &Config) -> Option<Persist> {
+    let config = &config.datapath;
+    let (pins, state) = (&config.persist_path, &config.state_dir);
+    config.persist.then(|| Persist { pins: pins.clone(), state: state.clone() })
 }
 
 /// Says once which way sessions go, and why not through the kernel.

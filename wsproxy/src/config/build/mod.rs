@@ -198,6 +198,9 @@ fn datapath(section: &Section<'_, '_>) -> Datapath {
         workers: section.value("workers", default.workers, auto(count)),
         settle: section.value("settle", default.settle, off(period)),
         packets: section.value("packets", default.packets, flag),
+        persist: section.value("persist", default.persist, flag),
+        persist_path: section.value("persist_path", default.persist_path, path),
+        state_dir: section.value("state_dir", default.state_dir, path),
     }
 }
 

@@ -6,6 +6,7 @@ pub mod btf;
 #[cfg(feature = "bpf-log")]
 mod debug;
 pub mod packet;
+pub mod pins;
 pub mod probe;
 pub mod selftest;
 
@@ -56,6 +57,9 @@ pub enum LoadError {
     /// A name in the object is not what the loader expects.
     #[error("the BPF object lacks `{0}`")]
     Missing(&'static str),
+    /// What is attached can't outlive the process.
+    #[error("attachments that outlive the process need Linux 6.6 (tcx): {0}")]
+    NotKept(String),
     /// The records can't be mapped.
     #[error("cannot map the direction records: {0}")]
     Map(#[source] io::Error),
@@ -69,7 +73,7 @@ impl LoadError {
             Self::Btf(_) | Self::Offsets(_) => "no_btf",
             Self::Refused(_) => "load_refused",
             Self::Forbidden(_) => "no_permission",
-            Self::Missing(_) | Self::Map(_) => "load_failed",
+            Self::Missing(_) | Self::NotKept(_) | Self::Map(_) => "load_failed",
         }
     }
 
@@ -162,16 +166,23 @@ fn ring_bytes(directions: u32) -> u32 {
 
 impl Kernel {
     /// Loads the object for `slots` sessions and attaches the verdict program; with `packets` the
-    /// packet path too.
+    /// packet path too. What `pins` hold of an earlier process is used again; with them,
+    /// [`packet::Packets::release`] is what takes the packet path out of the kernel.
     ///
     /// # Errors
     /// See [`LoadError`].
-    pub fn load(slots: u32, packets: bool) -> Result<Loaded, LoadError> {
+    pub fn load(slots: u32, packets: bool, pins: Option<pins::Pins>) -> Result<Loaded, LoadError> {
         let types = std::fs::read(Path::new(BTF_PATH)).map_err(LoadError::Btf)?;
         let offsets = sys::Offsets(btf::socket_offsets(&types)?);
         drop(types);
         let directions = slots * 2;
-        let mut object = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        if let Some(pins) = &pins {
+            for name in [maps::KEYS, maps::FLOWS, maps::DIRECTIONS] {
+                loader.map_pin_path(name, pins.map(name));
+            }
+        }
+        let mut object = loader
             .override_global(layout::SOCKET_OFFSETS, &offsets, true)
             .map_max_entries(maps::SOCKETS, directions)
             .map_max_entries(maps::DIRECTIONS, directions)
@@ -204,8 +215,11 @@ impl Kernel {
         program.load().map_err(|e| LoadError::refused(&e))?;
         program.attach(sockets.fd()).map_err(|e| LoadError::refused(&e))?;
         let maps = Mutex::new(SocketMaps { sockets, by_cookie });
-        let packets =
-            if packets { Some(packet::Packets::load(&mut object, directions)?) } else { None };
+        let packets = if packets {
+            Some(packet::Packets::load(&mut object, directions, pins)?)
+        } else {
+            None
+        };
         Ok(Loaded {
             kernel: Self { maps, reasons, packets, object: Mutex::new(object) },
             table,

@@ -13,16 +13,20 @@ use aya::{
     maps::{HashMap, Map, MapData},
     programs::{
         LinkOrder, SchedClassifier,
-        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, qdisc_add_clsact},
+        tc::{NlOptions, TcAttachOptions, TcAttachType, qdisc_add_clsact},
     },
 };
 use wsproxy_common::{
-    direction::{to_client, to_upstream},
+    direction::{slot_of, to_client, to_upstream},
     layout::{PACKET_PROGRAM, maps},
-    packet::FlowKey,
+    packet::{FlowKey, State},
 };
 
-use super::{Kernel, LoadError, map_error, take};
+use super::{
+    Kernel, LoadError, map_error,
+    pins::{self, Hook, Pins},
+    take,
+};
 use crate::sys::{
     FlowTable,
     flow::{Key, SharedFlow},
@@ -33,11 +37,17 @@ pub struct Packets {
     keys: Mutex<HashMap<MapData, Key, u32>>,
     flows: FlowTable,
     /// Where the program is attached, by index of device.
-    hooks: Mutex<BTreeMap<u32, SchedClassifierLink>>,
+    hooks: Mutex<BTreeMap<u32, Hook>>,
+    /// Where maps and attachments are kept when the process dies.
+    pins: Option<Pins>,
 }
 
 impl Packets {
-    pub(super) fn load(object: &mut Ebpf, directions: u32) -> Result<Self, LoadError> {
+    pub(super) fn load(
+        object: &mut Ebpf,
+        directions: u32,
+        pins: Option<Pins>,
+    ) -> Result<Self, LoadError> {
         let keys = take(object, maps::KEYS)?;
         let flows = object.take_map(maps::FLOWS).ok_or(LoadError::Missing(maps::FLOWS))?;
         let Map::Array(flows) = &flows else {
@@ -51,7 +61,14 @@ impl Packets {
             .try_into()
             .map_err(|e: aya::programs::ProgramError| LoadError::refused(&e))?;
         program.load().map_err(|e| LoadError::refused(&e))?;
-        Ok(Self { keys: Mutex::new(keys), flows, hooks: Mutex::default() })
+        let hooks = match &pins {
+            Some(pins) => {
+                pins::try_to_keep(program).map_err(LoadError::NotKept)?;
+                pins.take_over(program)
+            }
+            None => BTreeMap::new(),
+        };
+        Ok(Self { keys: Mutex::new(keys), flows, hooks: Mutex::new(hooks), pins })
     }
 
     /// What is done with packets of a session: of those from the client, from the upstream.
@@ -95,13 +112,48 @@ impl Packets {
         self.keys().keys().filter(Result::is_ok).count()
     }
 
-    fn hooks(&self) -> MutexGuard<'_, BTreeMap<u32, SchedClassifierLink>> {
+    /// What the keys that are there lead to: index of the direction, by key.
+    #[must_use]
+    pub fn enlisted(&self) -> Vec<(FlowKey, u32)> {
+        let keys = self.keys();
+        keys.iter().flatten().map(|(key, index)| (key.0, index)).collect()
+    }
+
+    /// Lets the packets of all sessions go to the stack but of those in places that `stay`.
+    pub fn sift(&self, stay: impl Fn(u32) -> bool) {
+        for (key, index) in self.enlisted() {
+            if !stay(slot_of(index)) {
+                let _removed = self.keys().remove(&Key(key));
+            }
+        }
+        for (index, flow) in (0..).zip(self.flows.records()) {
+            if flow.state() != State::Off && !stay(slot_of(index)) {
+                flow.set_state(State::Off);
+            }
+        }
+    }
+
+    /// Nothing of it stays in the kernel when the process ends.
+    pub fn release(&self) {
+        if let Some(pins) = &self.pins {
+            for hook in std::mem::take(&mut *self.hooks()).into_values() {
+                hook.take_off();
+            }
+            pins.remove();
+        }
+    }
+
+    fn hooks(&self) -> MutexGuard<'_, BTreeMap<u32, Hook>> {
         self.hooks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets devices that are gone: their index may be another one's later.
     pub fn keep(&self, exists: impl Fn(u32) -> bool) {
-        self.hooks().retain(|device, _| exists(*device));
+        let mut hooks = self.hooks();
+        let gone: Vec<_> = hooks.keys().copied().filter(|device| !exists(*device)).collect();
+        for hook in gone.into_iter().filter_map(|device| hooks.remove(&device)) {
+            hook.take_off();
+        }
     }
 
     /// Whether the program looks at the packets of a device.
@@ -128,7 +180,10 @@ impl Kernel {
         let program: &mut SchedClassifier = program.try_into().map_err(io::Error::other)?;
         let place = if loopback { TcAttachType::Egress } else { TcAttachType::Ingress };
         let tcx = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let link = program.attach_with_options(name, place, tcx).or_else(|_no_tcx| {
+        let link = program.attach_with_options(name, place, tcx).or_else(|no_tcx| {
+            if packets.pins.is_some() {
+                return Err(no_tcx);
+            }
             // A kernel before 6.6: the classical filter. The queueing discipline may be there.
             let _there = qdisc_add_clsact(name);
             let classical = TcAttachOptions::Netlink(NlOptions::default());
@@ -136,7 +191,11 @@ impl Kernel {
         });
         let link = link.and_then(|link| program.take_link(link));
         let link = link.map_err(|error| io::Error::other(super::first_line(&error)))?;
-        hooks.insert(device, link);
+        let hook = match &packets.pins {
+            Some(pins) => pins.keep(device, link)?,
+            None => Hook::Ours { _link: link },
+        };
+        hooks.insert(device, hook);
         Ok(())
     }
 }

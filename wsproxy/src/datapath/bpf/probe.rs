@@ -170,7 +170,7 @@ fn object() -> Vec<Probe> {
     const VERDICT: &str = "verdict program without a parser";
     const TEST: &str = "self-test";
     const SLOTS: u32 = 8;
-    let loaded = Kernel::load(SLOTS, false).map(drop);
+    let loaded = Kernel::load(SLOTS, false, None).map(drop);
     let (mmap, verdict) = match &loaded {
         Ok(()) => (Outcome::Yes, Outcome::Yes),
         // The maps are made first: a refusal says nothing about the mapping.

@@ -14,7 +14,7 @@ use socket2::SockRef;
 use super::{Kernel, LoadError};
 use crate::datapath::{
     ClientSocket, Companion, Datapath, Endpoint, Entry, Handover, Mode, Observer, Options,
-    SessionEnd, SessionMeta, Terms, UpstreamSocket, slots_for,
+    SessionEnd, SessionMeta, Terms, UpstreamSocket, start::slots_for,
 };
 
 /// Any one wait. All steps together normally take tens of milliseconds.
@@ -58,8 +58,9 @@ pub fn run() -> Step<Duration> {
         drain: PATIENCE,
         entry: Entry::AtOnce,
         packets: false,
+        persist: None,
     };
-    let loaded = Kernel::load(slots_for(&options), false).map_err(Failure::Load)?;
+    let loaded = Kernel::load(slots_for(&options), false, None).map_err(Failure::Load)?;
     let news = Arc::new(News::default());
     let datapath = Datapath::over(Some(loaded), options, Arc::clone(&news) as Arc<dyn Observer>)
         .map_err(|e| wrong("starting an engine", e))?;

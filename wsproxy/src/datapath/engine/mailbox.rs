@@ -14,7 +14,9 @@ use std::{
 
 use rustix::event::EventfdFlags;
 
-use crate::datapath::{Ending, Farewell, Handover, Reservation, SessionInfo, Which};
+use crate::datapath::{
+    Ending, Farewell, Handover, Reservation, SessionInfo, Which, session::Session,
+};
 
 /// How long somebody waits for an engine's list of sessions.
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
@@ -30,6 +32,8 @@ pub(in crate::datapath) struct CloseOrder {
 
 pub(super) enum Command {
     Adopt(Reservation, Box<Handover>),
+    /// A session of an earlier process, on the packet path.
+    GoOn(Box<Session>),
     /// A direction was given back, by index, under a generation.
     Given(u32, u64),
     /// Lists the sessions, with TCP's own view of their sockets or without.
@@ -84,6 +88,10 @@ pub(in crate::datapath) struct EngineHandle {
 impl EngineHandle {
     pub(in crate::datapath) fn adopt(&self, place: Reservation, handover: Handover) {
         self.mailbox.put(Command::Adopt(place, Box::new(handover)));
+    }
+
+    pub(in crate::datapath) fn go_on(&self, session: Session) {
+        self.mailbox.put(Command::GoOn(Box::new(session)));
     }
 
     pub(in crate::datapath) fn ping(&self, which: &Which) {

@@ -1,5 +1,7 @@
 //! Whether a session can go the packet path, and what becomes of its packets there.
 
+mod saved;
+
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -10,6 +12,7 @@ use std::{
 use rustix::net::{getpeername, getsockname};
 use wsproxy_common::packet::{Flow, FlowKey, KNOWN, mapped};
 
+pub use self::saved::{SavedLeg, saved_keys};
 use super::{
     socket::{Facts, Frozen, RepairWindow, Revival, facts},
     ways::{NoWay, Way, Ways},
@@ -242,11 +245,7 @@ impl Plan {
     /// Who sends to whom when packets of the client, of the upstream, come in.
     #[must_use]
     pub fn keys(&self) -> [FlowKey; 2] {
-        self.legs.each_ref().map(|leg| FlowKey {
-            source: words(leg.peer.ip()),
-            destination: words(leg.local.ip()),
-            ports: ports(leg.peer, leg.local),
-        })
+        self.legs.each_ref().map(|leg| saved::key(leg.local, leg.peer))
     }
 
     /// Whether timestamps were agreed on.

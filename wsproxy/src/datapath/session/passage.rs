@@ -20,7 +20,7 @@ use crate::{
         bpf::packet::Packets,
         lane::Lane,
         packet::{
-            plan::{self, Ineligible, Plan},
+            plan::{self, Ineligible, Plan, SavedLeg},
             socket::{self, Frozen},
         },
     },
@@ -56,6 +56,22 @@ pub(super) struct Passage {
     tries: u32,
     /// Runs of the lanes until it is looked at again.
     runs: u32,
+}
+
+impl Passage {
+    /// Of a session that an earlier process has translated.
+    pub(super) fn adopted(plan: Plan, frozen: [Frozen; 2], since: u64) -> Self {
+        let keys = plan.keys();
+        Self { plan, keys, stage: Stage::Translated(frozen, since), tries: 0, runs: 0 }
+    }
+
+    /// What the next process has to know of it, and since when it is translated.
+    pub(super) fn saved(&self) -> Option<([SavedLeg; 2], u64)> {
+        match &self.stage {
+            Stage::Watched => None,
+            Stage::Translated(frozen, since) => Some((self.plan.saved(frozen), *since)),
+        }
+    }
 }
 
 /// What the packets of a session have told.
@@ -193,6 +209,7 @@ impl Session {
                 self.passage = Some(passage);
                 self.moved_to(shared, Path::Packet);
                 shared.entered.fetch_add(1, Ordering::Relaxed);
+                self.keep(shared);
                 true
             }
             Ok(None) => {
@@ -411,6 +428,7 @@ impl Session {
             }
             return Ok(false);
         }
+        shared.forget(self.place.slot());
         let records = records(shared, self.place.slot());
         let cursors = records.map(|record| record.cursor());
         let revived = self.revive(&now);
@@ -455,6 +473,9 @@ impl Session {
     ) -> Option<[FlowKey; 2]> {
         let translated = self.is_translated();
         let packets = packets(shared)?;
+        if translated {
+            shared.forget(self.place.slot());
+        }
         let by_peers = matches!(cause, Cause::Finished | Cause::Broke { .. });
         if translated && !by_peers {
             for flow in packets.flows(self.place.slot()) {

@@ -1,0 +1,138 @@
+//! A session on the packet path outlives its process: what is kept of it, and how the next process
+//! goes on with it.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use rustix::event::epoll::EventFlags;
+use wsproxy_common::packet::State;
+
+use super::{CLIENT, Session, UPSTREAM, now_ns, passage::Passage, records};
+use crate::datapath::{
+    Endpoint, Path, Reservation, SessionMeta, Shared,
+    lane::{Attachment, Lane, Want},
+    packet::{
+        plan::Plan,
+        socket::{self, Revival},
+    },
+    persist::Saved,
+};
+
+impl Session {
+    /// Keeps what the next process has to know of it.
+    pub(super) fn keep(&self, shared: &Shared) {
+        shared.keep(self.place.slot(), |now| {
+            let (legs, frozen_ns) = self.passage.as_deref()?.saved()?;
+            let age = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            Some(Saved {
+                id: self.meta.id,
+                client: self.meta.client,
+                local: self.meta.local,
+                upstream: self.meta.upstream.to_string(),
+                route: self.meta.route.to_string(),
+                started_ns: now.saturating_sub(age),
+                frozen_ns,
+                limits_ms: [self.idle_ms, self.lifetime_ms, self.half_closed_ms],
+                before: self.before,
+                legs,
+            })
+        });
+    }
+
+    /// Goes on with a session of an earlier process, whose packets are translated. Its frames are
+    /// not followed: nobody has followed them meanwhile.
+    ///
+    /// # Errors
+    /// A socket with its addresses and ports can't be made.
+    pub(in crate::datapath) fn adopt(
+        shared: &Shared,
+        place: Reservation,
+        saved: Saved,
+    ) -> io::Result<Self> {
+        let packets = shared.kernel.as_ref().and_then(|kernel| kernel.packets());
+        let packets = packets.ok_or(io::ErrorKind::Unsupported)?;
+        let flows = packets.flows(place.slot());
+        let state = flows.map(|flow| flow.load());
+        let (plan, frozen) = Plan::restored(&saved.legs, &state);
+        let ms = (now_ns().saturating_sub(saved.frozen_ns) / 1_000_000) as u32;
+        let socket = |side: usize| {
+            let (near, far) = (&state[side], &state[1 - side]);
+            frozen_socket(plan.revival(side, near, far, &frozen[side], ms))
+        };
+        let ends = [Endpoint::tcp(socket(CLIENT)?), Endpoint::tcp(socket(UPSTREAM)?)];
+        for flow in flows {
+            // Whoever wanted to close it is gone.
+            flow.set_state(State::Forward);
+        }
+        for record in records(shared, place.slot()) {
+            record.follow.store(0, Ordering::SeqCst);
+        }
+        shared.live(Path::Packet).fetch_add(1, Ordering::Relaxed);
+        shared.started.fetch_add(1, Ordering::Relaxed);
+        let passage = Passage::adopted(plan, frozen, saved.frozen_ns);
+        let mut session = Self::translated(place, ends, saved);
+        session.passage = Some(Box::new(passage));
+        session.look_at_ways(shared);
+        Ok(session)
+    }
+
+    /// A session about which nothing is under way.
+    fn translated(place: Reservation, ends: [Endpoint; 2], saved: Saved) -> Self {
+        let age = Duration::from_nanos(now_ns().saturating_sub(saved.started_ns));
+        let [idle_ms, lifetime_ms, half_closed_ms] = saved.limits_ms;
+        Self {
+            ends,
+            lanes: [(); 2].map(|()| Lane::new(Attachment::None, &[])),
+            wants: [Want::Readable; 2],
+            watched: [EventFlags::empty(); 2],
+            place,
+            meta: SessionMeta {
+                id: saved.id,
+                client: saved.client,
+                local: saved.local,
+                upstream: saved.upstream.into(),
+                route: saved.route.into(),
+            },
+            path: Path::Packet,
+            inside: [false; 2],
+            outside: false,
+            may_be_translated: false,
+            passage: None,
+            seen: (0, [0; 2]),
+            started: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
+            idle_ms,
+            lifetime_ms,
+            half_closed_ms,
+            frames: None,
+            pings: Default::default(),
+            diversions: 0,
+            taken_ns: [0; 2],
+            companion: None,
+            before: saved.before,
+            first_finished: None,
+            closing: None,
+            broken_off: None,
+            lost: None,
+            error: None,
+            suspects: [false; 2],
+            hung_up: [false; 2],
+            queued: [false; 2],
+        }
+    }
+}
+
+/// A frozen socket in the place of one that died with its process.
+fn frozen_socket(mut revival: Revival) -> io::Result<OwnedFd> {
+    match socket::rebuild_frozen(&revival) {
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            // The client's address, perhaps, in the place of ours (`upstream.transparent`).
+            revival.transparent = true;
+            socket::rebuild_frozen(&revival)
+        }
+        made => made,
+    }
+}
