@@ -6,140 +6,66 @@ mod support;
 use std::{
     collections::BTreeSet,
     fs,
+    io::{self, Write as _},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread::{self, JoinHandle},
+    sync::Arc,
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::{
-    BINARY, Peer, Proxy, Server, TempDir, complaint, config, opened, run, say, wait_for,
+    BINARY, Peer, Proxy, Server, complaint, config, opened,
+    persist::{Home, Talk, kill},
+    run, say, wait_for,
+};
+use wsproxy::datapath::{
+    Companion, Datapath, Entry, Farewell, Mode, Observer, Options, Persist, SessionEnd, SessionMeta,
 };
 
 const SESSIONS: usize = 8;
 
-/// A bpffs of its own, which goes away, and what is beside it.
-struct Place {
-    dir: TempDir,
-    bpffs: PathBuf,
+/// `None`, said loudly, where nothing can be mounted.
+fn home() -> Option<Home> {
+    let root = support::is_root();
+    if !root {
+        say("!!! SKIPPED: the packet path needs root");
+    }
+    root.then(Home::new)
 }
 
-impl Place {
-    /// `None`, said loudly, where nothing can be mounted.
-    fn new() -> Option<Self> {
-        if !support::is_root() {
-            say("!!! SKIPPED: the packet path needs root");
-            return None;
-        }
-        let dir = TempDir::new();
-        let bpffs = dir.join("bpf");
-        fs::create_dir(&bpffs).unwrap();
-        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&bpffs).status();
-        assert!(mounted.unwrap().success());
-        Some(Self { dir, bpffs })
-    }
-
-    fn config(&self, server: &Server, address: SocketAddr, more: &str) -> String {
-        let path = |name: &str| self.dir.join(name).display().to_string();
-        let text = config(
-            &[server.address],
-            &format!(
-                "[datapath]\npersist = true\npersist_path = \"{}\"\nstate_dir = \"{}\"\n\
-                 [[route]]\nupstream = \"default\"\nframes = false\n{more}\n",
-                path("bpf/wsproxy"),
-                path("state"),
-            ),
-        );
-        let text = text.replacen("127.0.0.1:0", &address.to_string(), 1);
-        text.replace("[admin]\n", &format!("[admin]\nsocket = \"{}\"\n", path("admin.sock")))
-    }
-
-    /// Runs the program; `address` is what it listens on.
-    fn start(&self, server: &Server, address: SocketAddr, more: &str) -> Proxy {
-        // Whoever was killed has left it.
-        let _gone = fs::remove_file(self.dir.join("admin.sock"));
-        let file = self.dir.join("wsproxy.toml");
-        fs::write(&file, self.config(server, address, more)).unwrap();
-        let mut command = Command::new(BINARY);
-        command.args(["run", "--datapath", "packet", "--config"]).arg(&file);
-        Proxy::spawn(command).unwrap_or_else(|log| panic!("no start:\n{log}"))
-    }
-
-    fn sessions(&self) -> Vec<Value> {
-        let socket = self.dir.join("admin.sock");
-        let output = run(["sessions", "--json", "--socket", socket.to_str().unwrap()]);
-        assert!(output.status.success(), "{}", complaint(&output));
-        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let list = answer.as_array().or_else(|| answer["sessions"].as_array());
-        list.unwrap_or_else(|| panic!("{answer}")).clone()
-    }
-
-    fn numbers(&self) -> BTreeSet<u64> {
-        self.sessions().iter().map(|session| session["id"].as_u64().unwrap()).collect()
-    }
-
-    fn nothing_is_left(&self) {
-        assert!(!self.bpffs.join("wsproxy").exists());
-        assert!(!self.dir.join("state").exists());
-    }
+fn text_of(home: &Home, server: &Server, address: SocketAddr, more: &str) -> String {
+    let route = "[[route]]\nupstream = \"default\"\nframes = false";
+    let more = format!("{}{route}\n{more}", home.datapath());
+    let text = config(&[server.address], &more);
+    let text = text.replacen("127.0.0.1:0", &address.to_string(), 1);
+    let socket = home.dir.join("admin.sock").display().to_string();
+    text.replace("[admin]\n", &format!("[admin]\nsocket = \"{socket}\"\n"))
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        // What was pinned goes with it; a mount that stays fails no test.
-        let _ = Command::new("umount").arg(&self.bpffs).status();
-    }
+/// Runs the program; `address` is what it listens on.
+fn start(home: &Home, server: &Server, address: SocketAddr, more: &str) -> Proxy {
+    // Whoever was killed has left it.
+    let _gone = fs::remove_file(home.dir.join("admin.sock"));
+    let file = home.dir.join("wsproxy.toml");
+    fs::write(&file, text_of(home, server, address, more)).unwrap();
+    let mut command = Command::new(BINARY);
+    command.args(["run", "--datapath", "packet", "--config"]).arg(&file);
+    Proxy::spawn(command).unwrap_or_else(|log| panic!("no start:\n{log}"))
 }
 
-/// Both ends of a session that talk, each message checked; they come back when told to stop.
-struct Talk {
-    stop: Arc<AtomicBool>,
-    rounds: Arc<AtomicUsize>,
-    ends: JoinHandle<(Peer, Peer)>,
+fn sessions(home: &Home) -> Vec<Value> {
+    let socket = home.dir.join("admin.sock");
+    let output = run(["sessions", "--json", "--socket", socket.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", complaint(&output));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let list = answer.as_array().or_else(|| answer["sessions"].as_array());
+    list.unwrap_or_else(|| panic!("{answer}")).clone()
 }
 
-impl Talk {
-    fn start(mut client: Peer, mut upstream: Peer, number: usize) -> Self {
-        let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let (told, counted) = (Arc::clone(&stop), Arc::clone(&rounds));
-        let ends = thread::spawn(move || {
-            while !told.load(Ordering::Relaxed) {
-                let round = counted.load(Ordering::Relaxed);
-                let length = 16 + round * 997 % 5_000;
-                let there = format!("{number}>{round:<length$}");
-                let back = format!("{number}<{round:<length$}");
-                client.send(there.as_bytes());
-                upstream.expect(there.as_bytes());
-                upstream.send(back.as_bytes());
-                client.expect(back.as_bytes());
-                counted.fetch_add(1, Ordering::Relaxed);
-                thread::sleep(Duration::from_millis(2));
-            }
-            (client, upstream)
-        });
-        Self { stop, rounds, ends }
-    }
-
-    /// Messages go both ways from now on, a few times.
-    fn goes_on(&self) {
-        let before = self.rounds.load(Ordering::Relaxed);
-        wait_for("messages go both ways", || {
-            assert!(!self.ends.is_finished(), "the session has ended");
-            (self.rounds.load(Ordering::Relaxed) > before + 20).then_some(())
-        });
-    }
-
-    fn stop(self) -> (Peer, Peer) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.ends.join().unwrap()
-    }
+fn numbers(home: &Home) -> BTreeSet<u64> {
+    sessions(home).iter().map(|session| session["id"].as_u64().unwrap()).collect()
 }
 
 fn talks(proxy: &Proxy, server: &Server) -> Vec<Talk> {
@@ -154,11 +80,6 @@ fn talks(proxy: &Proxy, server: &Server) -> Vec<Talk> {
 
 fn adopted(proxy: &Proxy, result: &str) -> u64 {
     proxy.metric(&format!("wsproxy_sessions_adopted_total{{result=\"{result}\"}}"))
-}
-
-fn kill(mut proxy: Proxy) {
-    kill_process(Pid::from_raw(proxy.pid() as i32).unwrap(), Signal::KILL).unwrap();
-    assert!(!proxy.wait().success());
 }
 
 /// The program that each attachment runs, by `/proc/PID/fdinfo`.
@@ -178,7 +99,7 @@ fn any() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
 }
 
-fn drained(place: &Place, mut proxy: Proxy, talks: Vec<Talk>) {
+fn drained(home: &Home, mut proxy: Proxy, talks: Vec<Talk>) {
     let mut ends: Vec<_> = talks.into_iter().map(Talk::stop).collect();
     proxy.terminate();
     for (client, upstream) in &mut ends {
@@ -191,23 +112,23 @@ fn drained(place: &Place, mut proxy: Proxy, talks: Vec<Talk>) {
     let ended = proxy.all_logged("session ended");
     let in_order = |end: &&Value| end["ended_by"] == "drained" && end["reset"] == false;
     assert_eq!(ended.iter().filter(in_order).count(), ends.len(), "{ended:?}");
-    place.nothing_is_left();
+    assert!(home.is_empty());
 }
 
 #[test]
 fn a_killed_program_costs_no_session_and_the_next_one_takes_them_over() {
-    let Some(place) = Place::new() else { return };
+    let Some(home) = home() else { return };
     let server = Server::start();
-    let first = place.start(&server, any(), "");
+    let first = start(&home, &server, any(), "");
     let talks = talks(&first, &server);
-    let (address, numbers, old) = (first.address, place.numbers(), attached(&first));
-    assert_eq!((numbers.len(), old.len()), (SESSIONS, 1));
+    let (address, all, old) = (first.address, numbers(&home), attached(&first));
+    assert_eq!((all.len(), old.len()), (SESSIONS, 1));
     kill(first);
     talks.iter().for_each(Talk::goes_on);
 
-    let second = place.start(&server, address, "");
-    assert_eq!(place.numbers(), numbers);
-    assert!(place.sessions().iter().all(|session| session["datapath"] == "packet"));
+    let second = start(&home, &server, address, "");
+    assert_eq!(numbers(&home), all);
+    assert!(sessions(&home).iter().all(|session| session["datapath"] == "packet"));
     assert_eq!((adopted(&second, "adopted"), adopted(&second, "let_go")), (SESSIONS as u64, 0));
     // Its own program, in the attachment that was there.
     let new = attached(&second);
@@ -217,28 +138,27 @@ fn a_killed_program_costs_no_session_and_the_next_one_takes_them_over() {
     let (mut client, mut upstream, _) = opened(&second, &server, "");
     client.send(b"new");
     upstream.expect(b"new");
-    assert_eq!(place.numbers().len(), SESSIONS + 1);
+    assert_eq!(numbers(&home).len(), SESSIONS + 1);
     client.finish();
     assert_eq!(upstream.rest(), b"");
     upstream.finish();
     assert_eq!(client.rest(), b"");
-    wait_for("it ends", || (place.numbers() == numbers).then_some(()));
+    wait_for("it ends", || (numbers(&home) == all).then_some(()));
     kill(second);
 
     talks.iter().for_each(Talk::goes_on);
-    let third = place.start(&server, address, "");
-    assert_eq!(place.numbers(), numbers);
-    drained(&place, third, talks);
+    let third = start(&home, &server, address, "");
+    assert_eq!(numbers(&home), all);
+    drained(&home, third, talks);
 }
 
 #[test]
 fn what_ends_while_nobody_looks_is_noticed_and_limits_go_on() {
-    let Some(place) = Place::new() else { return };
+    let Some(home) = home() else { return };
     let server = Server::start();
-    let first = place.start(&server, any(), "[timeouts]\nidle = \"3s\"");
+    let first = start(&home, &server, any(), "[timeouts]\nidle = \"3s\"");
     let mut talks = talks(&first, &server);
     let address = first.address;
-    let numbers = place.numbers();
     kill(first);
     // One ends in order, one breaks, one falls silent, the others go on.
     let (mut client, mut upstream) = talks.remove(0).stop();
@@ -253,8 +173,8 @@ fn what_ends_while_nobody_looks_is_noticed_and_limits_go_on() {
     wait_for("a reset", || broken.stream.take_error().unwrap());
     let (mut client, mut upstream) = talks.remove(0).stop();
 
-    let second = place.start(&server, address, "[timeouts]\nidle = \"1h\"");
-    assert_eq!(adopted(&second, "adopted"), numbers.len() as u64);
+    let second = start(&home, &server, address, "[timeouts]\nidle = \"1h\"");
+    assert_eq!(adopted(&second, "adopted"), SESSIONS as u64);
     let ends = |ending: &str| format!("wsproxy_session_ends_total{{ending=\"{ending}\"}}");
     second.wait_metric(&ends("client_finished"), |ends| ends == 1);
     second.wait_metric(&ends("client_broke"), |ends| ends == 1);
@@ -264,52 +184,145 @@ fn what_ends_while_nobody_looks_is_noticed_and_limits_go_on() {
     upstream.finish();
     second.wait_metric(&ends("idle_timeout"), |ends| ends == 1);
     talks.iter().for_each(Talk::goes_on);
-    drained(&place, second, talks);
+    drained(&home, second, talks);
 }
 
 #[test]
 fn other_sizes_leave_the_sessions_alone() {
-    let Some(place) = Place::new() else { return };
+    let Some(home) = home() else { return };
     let server = Server::start();
     let sizes = |n: usize| format!("[limits]\nmax_sessions = {n}");
-    let first = place.start(&server, any(), &sizes(100));
+    let first = start(&home, &server, any(), &sizes(100));
     let talks = talks(&first, &server);
     let address = first.address;
     kill(first);
-    let second = place.start(&server, address, &sizes(200));
+    let second = start(&home, &server, address, &sizes(200));
     assert_eq!((adopted(&second, "adopted"), adopted(&second, "left")), (0, SESSIONS as u64));
     talks.iter().for_each(Talk::goes_on);
     second.stop();
     talks.iter().for_each(Talk::goes_on);
-    let third = place.start(&server, address, &sizes(100));
+    let third = start(&home, &server, address, &sizes(100));
     assert_eq!((adopted(&third, "adopted"), adopted(&third, "left")), (SESSIONS as u64, 0));
     // The running one's sessions are nobody else's.
     let other = Command::new(BINARY)
         .args(["run", "--datapath", "packet", "--config"])
-        .arg(place.dir.join("wsproxy.toml"))
+        .arg(home.dir.join("wsproxy.toml"))
         .output()
         .unwrap();
     assert!(!other.status.success());
     assert!(!complaint(&other).is_empty());
     talks.iter().for_each(Talk::goes_on);
-    drained(&place, third, talks);
+    drained(&home, third, talks);
+}
+
+/// A client that says something is told that nobody is there any more.
+fn is_reset((mut client, _upstream): (Peer, Peer)) {
+    let told = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+    };
+    wait_for("a reset", || {
+        let sent = client.stream.write_all(b"?");
+        sent.err().map(|error| assert!(told(&error), "{error}"))
+    });
+}
+
+#[test]
+fn what_is_not_whole_is_let_go() {
+    let Some(home) = home() else { return };
+    let server = Server::start();
+    let first = start(&home, &server, any(), "");
+    let mut talks = talks(&first, &server);
+    let address = first.address;
+    kill(first);
+    // As if it had been killed while it wrote them: the oldest two.
+    let mut files = home.files();
+    assert_eq!(files.len(), SESSIONS);
+    files.sort_by_key(|file| {
+        let kept: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+        kept["id"].as_u64()
+    });
+    let half = fs::read(&files[0]).unwrap();
+    fs::write(&files[0], &half[..half.len() / 2]).unwrap();
+    fs::rename(&files[1], files[1].with_extension("new")).unwrap();
+    // And one of a session that there is not.
+    fs::copy(&files[2], files[2].with_file_name("40")).unwrap();
+    talks.iter().for_each(Talk::goes_on);
+    let lost: Vec<_> = talks.drain(..2).collect();
+    let lost: Vec<_> = lost.into_iter().map(Talk::stop).collect();
+
+    let second = start(&home, &server, address, "");
+    assert_eq!((adopted(&second, "adopted"), adopted(&second, "let_go")), (SESSIONS as u64 - 2, 2));
+    assert_eq!(home.files().len(), SESSIONS - 2);
+    lost.into_iter().for_each(is_reset);
+    drained(&home, second, talks);
+}
+
+/// Hears nothing of sessions that go on.
+struct Deaf;
+
+impl Observer for Deaf {
+    fn ended(&self, end: &SessionEnd, _: Option<Companion>) {
+        panic!("{end:?}");
+    }
+
+    fn fell_back(&self, _: &SessionMeta, reason: &'static str, error: &io::Error) {
+        panic!("{reason}: {error}");
+    }
+}
+
+/// A start that fails after it has taken sessions over, or is broken off.
+#[test]
+fn without_a_drain_sessions_are_left_as_they_were_found() {
+    const PLACES: u32 = 100;
+    let Some(home) = home() else { return };
+    let server = Server::start();
+    let sizes = format!("[limits]\nmax_sessions = {PLACES}");
+    let first = start(&home, &server, any(), &sizes);
+    let talks = talks(&first, &server);
+    let address = first.address;
+    kill(first);
+    let options = Options {
+        mode: Mode::Packet,
+        max_sessions: PLACES,
+        workers: 3,
+        relay_buffer: 64 << 10,
+        idle: None,
+        drain: Duration::from_secs(5),
+        farewell: Farewell::default(),
+        window: Duration::ZERO,
+        entry: Entry::AtOnce,
+        packets: true,
+        persist: Some(Persist {
+            pins: home.dir.join("bpf/wsproxy"),
+            state: home.dir.join("state"),
+        }),
+    };
+    let datapath = Datapath::start(options, Arc::new(Deaf)).unwrap();
+    assert_eq!(datapath.sessions().len(), SESSIONS);
+    assert_eq!((datapath.taken(), datapath.map_entries()), (SESSIONS as u32, 2 * SESSIONS));
+    talks.iter().for_each(Talk::goes_on);
+    drop(datapath);
+    talks.iter().for_each(Talk::goes_on);
+    let second = start(&home, &server, address, &sizes);
+    assert_eq!(adopted(&second, "adopted"), SESSIONS as u64);
+    drained(&home, second, talks);
 }
 
 #[test]
 fn what_is_no_bpffs_is_said() {
-    let Some(place) = Place::new() else { return };
+    let Some(home) = home() else { return };
     let server = Server::start();
-    let text = place.config(&server, any(), "").replace("/bpf/wsproxy", "/none");
-    let file = place.dir.join("w.toml");
+    let text = text_of(&home, &server, any(), "").replace("/bpf/wsproxy", "/none");
+    let file = home.dir.join("w.toml");
     fs::write(&file, &text).unwrap();
-    let start = |file: &Path, datapath: &str| {
+    let refused = |file: &Path, datapath: &str| {
         let file = file.to_str().unwrap();
         let output = run(["run", "--datapath", datapath, "--config", file]);
         assert!(!output.status.success());
         complaint(&output)
     };
-    let said = start(&file, "auto");
+    let said = refused(&file, "auto");
     assert!(said.contains("datapath.persist_path = ") && said.contains("bpffs"), "{said}");
-    let said = start(&file, "relay");
+    let said = refused(&file, "relay");
     assert!(said.contains("datapath.persist needs the packet path"), "{said}");
 }

@@ -19,7 +19,9 @@ use socket2::{Domain, Socket, Type};
 use support::{
     BINARY, Peer, Proxy, Server, TempDir, config,
     http::{answer, get, pattern},
-    is_root, request, say, status, switch, unprivileged, wait_for,
+    is_root,
+    persist::{Home, Talk, kill},
+    request, say, status, switch, unprivileged, wait_for,
 };
 
 /// The servers' port and the link to them, as the document has them.
@@ -192,6 +194,71 @@ fn servers_see_the_client_through_the_kernel() {
 #[test]
 fn servers_see_the_client_through_the_relay() {
     servers_see_the_client("relay");
+}
+
+/// Sessions are kept, and their frames not followed.
+fn kept(home: &Home) -> String {
+    format!("{}[[route]]\nupstream = \"default\"\nframes = false\n", home.datapath())
+}
+
+/// Over real links: the gateway's sockets have the client's address, before and after.
+#[test]
+fn sessions_on_the_packet_path_outlive_the_program() {
+    with_net(|net| {
+        for family in [Family::V4, Family::V6] {
+            let (home, server) = (Home::new(), server_of(net, family));
+            let more =
+                format!("{}[[route]]\nupstream = \"default\"\nframes = false\n", home.datapath());
+            let text = transparent(&[server.address], &more);
+            let start = || Proxy::with_file(Command::new(BINARY), &text, "packet");
+            let first = start();
+            let from = address(Place::Client, Place::Client, family);
+            let (client, upstream) = session(net, &first, &[&server], from);
+            let talk = Talk::start(client, upstream, 1);
+            first.wait_metric("wsproxy_sessions{datapath=\"packet\"}", |live| live == 1);
+            kill(first);
+            talk.goes_on();
+
+            let mut second = start();
+            let adopted = "wsproxy_sessions_adopted_total{result=\"adopted\"}";
+            assert_eq!(second.metric(adopted), 1, "{}", second.log_text());
+            talk.goes_on();
+            let (mut client, mut upstream) = talk.stop();
+            second.terminate();
+            // From sockets that the second one made: FIN, not a reset.
+            assert_eq!((client.rest(), upstream.rest()), (Vec::new(), Vec::new()));
+            finish(client, upstream);
+            assert!(second.wait().success());
+            assert!(home.is_empty());
+        }
+    });
+}
+
+/// What the program was attached to is gone when the next one starts: so are the sessions.
+#[test]
+fn a_device_that_is_gone_takes_its_sessions_with_it() {
+    with_net(|net| {
+        let (home, server) = (Home::new(), server_of(net, Family::V4));
+        let text = transparent(&[server.address], &kept(&home));
+        let start = || Proxy::with_file(Command::new(BINARY), &text, "packet");
+        let first = start();
+        let from = address(Place::Client, Place::Client, Family::V4);
+        let (client, upstream) = session(net, &first, &[&server], from);
+        let talk = Talk::start(client, upstream, 1);
+        first.wait_metric("wsproxy_sessions{datapath=\"packet\"}", |live| live == 1);
+        let _ends = talk.stop();
+        kill(first);
+        run("ip link del client");
+
+        let second = start();
+        let result =
+            |of: &str| second.metric(&format!("wsproxy_sessions_adopted_total{{result=\"{of}\"}}"));
+        assert_eq!((result("adopted"), result("let_go")), (0, 1), "{}", second.log_text());
+        assert!(second.logged("an attachment could not be taken over").is_some());
+        assert!(home.files().is_empty());
+        second.stop();
+        assert!(home.is_empty());
+    });
 }
 
 #[test]

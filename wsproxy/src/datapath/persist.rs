@@ -19,7 +19,7 @@ use rustix::fs::{FlockOperation, flock};
 use wsproxy_common::{
     Direction,
     direction::{slot_of, to_client, to_upstream},
-    packet::{Flow, State},
+    packet::{Flow, FlowKey, State},
 };
 
 pub(super) use self::saved::Saved;
@@ -198,8 +198,8 @@ pub(super) fn adopt(shared: &Arc<Shared>) -> Adopted {
     let packets = shared.kernel.as_ref().and_then(|kernel| kernel.packets());
     let (Some(store), Some(packets)) = (&shared.store, packets) else { return adopted };
     let mut stored = store.load();
-    let begun = stored.len() as u64;
-    let whole = whole(packets, &stored);
+    let found = Found::look(packets);
+    let whole = found.whole(&stored);
     packets.sift(|slot| whole.contains(&slot));
     for place in SlotPool::reserve_these(&shared.slots, &whole) {
         let slot = place.slot();
@@ -222,29 +222,51 @@ pub(super) fn adopt(shared: &Arc<Shared>) -> Adopted {
         store.remove(slot);
     }
     let count = adopted.sessions.len() as u64;
-    adopted.counts = Persisted { adopted: count, let_go: begun - count, left: store.left() };
+    adopted.counts = Persisted {
+        adopted: count,
+        let_go: found.at_work.len() as u64 - count,
+        left: store.left(),
+    };
     tell(&adopted.counts, store);
     adopted
 }
 
-/// Places of which there is everything: what was kept, both keys, and flows at work.
-fn whole(packets: &Packets, stored: &BTreeMap<u32, Saved>) -> BTreeSet<u32> {
-    let mut keys: BTreeMap<u32, _> = BTreeMap::new();
-    for (key, index) in packets.enlisted() {
-        keys.entry(slot_of(index)).or_insert_with(Vec::new).push((key, index));
+/// What there is in the kernel.
+struct Found {
+    /// Keys of places, with the indices that they lead to.
+    keys: BTreeMap<u32, Vec<(FlowKey, u32)>>,
+    /// Places with keys whose packets are not the stack's.
+    at_work: BTreeSet<u32>,
+    /// Those among them that were not changing their path.
+    settled: BTreeSet<u32>,
+}
+
+impl Found {
+    fn look(packets: &Packets) -> Self {
+        let mut keys: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+        for (key, index) in packets.enlisted() {
+            keys.entry(slot_of(index)).or_default().push((key, index));
+        }
+        let both = |slot: u32, is: fn(State) -> bool| {
+            packets.flows(slot).into_iter().all(|flow| is(flow.state()))
+        };
+        let places = |is| keys.keys().copied().filter(|slot| both(*slot, is)).collect();
+        let at_work = places(|s| matches!(s, State::Hold | State::Forward | State::Settle));
+        let settled = places(|s| matches!(s, State::Forward | State::Settle));
+        Self { keys, at_work, settled }
     }
-    let at_work = |slot| {
-        let mut states = packets.flows(slot).into_iter().map(|flow| flow.state());
-        states.all(|state| matches!(state, State::Forward | State::Settle))
-    };
-    let is_whole = |(slot, saved): (&u32, &Saved)| {
-        let of = keys.get(slot)?;
-        let [client, upstream] = saved.keys();
-        let wanted = [(client, to_upstream(*slot)), (upstream, to_client(*slot))];
-        let both = wanted.iter().all(|key| of.contains(key));
-        (of.len() == 2 && both && at_work(*slot)).then_some(*slot)
-    };
-    stored.iter().filter_map(is_whole).collect()
+
+    /// Places of which there is everything: what was kept, both keys, and flows at work.
+    fn whole(&self, stored: &BTreeMap<u32, Saved>) -> BTreeSet<u32> {
+        let is_whole = |(slot, saved): &(&u32, &Saved)| {
+            let [client, upstream] = saved.keys();
+            let wanted = [(client, to_upstream(**slot)), (upstream, to_client(**slot))];
+            let found = self.keys.get(slot);
+            let both = found.is_some_and(|keys| wanted.iter().all(|key| keys.contains(key)));
+            both && self.settled.contains(slot)
+        };
+        stored.iter().filter(is_whole).map(|(slot, _)| *slot).collect()
+    }
 }
 
 fn tell(counts: &Persisted, store: &Store) {

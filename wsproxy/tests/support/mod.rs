@@ -481,6 +481,7 @@ pub fn bpf_ids(process: &Path) -> io::Result<Vec<String>> {
 }
 
 pub mod http;
+pub mod persist;
 pub mod ws;
 
 /// A session whose server answers at once, of a handshake with `more` headers: both ends, and the

@@ -1,0 +1,113 @@
+//! A program that keeps sessions over its end (`datapath.persist`), and sessions that notice.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Peer, Proxy, TempDir, wait_for};
+
+/// A bpffs of its own, which goes away, and what is beside it.
+pub struct Home {
+    pub dir: TempDir,
+    bpffs: PathBuf,
+}
+
+impl Home {
+    /// Needs root.
+    pub fn new() -> Self {
+        let dir = TempDir::new();
+        let bpffs = dir.join("bpf");
+        fs::create_dir(&bpffs).unwrap();
+        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&bpffs).status();
+        assert!(mounted.unwrap().success());
+        Self { dir, bpffs }
+    }
+
+    /// A part of the configuration.
+    pub fn datapath(&self) -> String {
+        let path = |name: &str| self.dir.join(name).display().to_string();
+        let (pins, state) = (path("bpf/wsproxy"), path("state"));
+        format!("[datapath]\npersist = true\npersist_path = \"{pins}\"\nstate_dir = \"{state}\"\n")
+    }
+
+    /// What is kept of sessions, by place.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let generations = fs::read_dir(self.dir.join("state")).unwrap();
+        let files = generations.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
+        let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+        files.retain(|file| file.file_name().is_some_and(|name| name != "lock"));
+        files.sort();
+        files
+    }
+
+    pub fn is_empty(&self) -> bool {
+        !self.bpffs.join("wsproxy").exists() && !self.dir.join("state").exists()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // What was pinned goes with it; a mount that stays fails no test.
+        let _ = Command::new("umount").arg(&self.bpffs).status();
+    }
+}
+
+/// Both ends of a session that talk, each message checked; they come back when told to stop.
+pub struct Talk {
+    stop: Arc<AtomicBool>,
+    rounds: Arc<AtomicUsize>,
+    ends: JoinHandle<(Peer, Peer)>,
+}
+
+impl Talk {
+    pub fn start(mut client: Peer, mut upstream: Peer, number: usize) -> Self {
+        let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (told, counted) = (Arc::clone(&stop), Arc::clone(&rounds));
+        let ends = thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                let round = counted.load(Ordering::Relaxed);
+                let length = 16 + round * 997 % 5_000;
+                let there = format!("{number}>{round:<length$}");
+                let back = format!("{number}<{round:<length$}");
+                client.send(there.as_bytes());
+                upstream.expect(there.as_bytes());
+                upstream.send(back.as_bytes());
+                client.expect(back.as_bytes());
+                counted.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(2));
+            }
+            (client, upstream)
+        });
+        Self { stop, rounds, ends }
+    }
+
+    /// Messages go both ways from now on, a few times.
+    pub fn goes_on(&self) {
+        let before = self.rounds.load(Ordering::Relaxed);
+        wait_for("messages go both ways", || {
+            assert!(!self.ends.is_finished(), "the session has ended");
+            (self.rounds.load(Ordering::Relaxed) > before + 20).then_some(())
+        });
+    }
+
+    pub fn stop(self) -> (Peer, Peer) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.ends.join().unwrap()
+    }
+}
+
+/// Ends the program in the hardest way.
+pub fn kill(mut proxy: Proxy) {
+    kill_process(Pid::from_raw(proxy.pid() as i32).unwrap(), Signal::KILL).unwrap();
+    assert!(!proxy.wait().success());
+}
