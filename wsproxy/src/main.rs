@@ -230,12 +230,14 @@ async fn serve(config: Config, args: &RunArgs) -> Result<(), Box<dyn std::error:
         }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let cut_off = running.cut_off();
     // Whoever asks twice does not want to wait for the sessions.
     tokio::select! {
-        () = running.stop() => {}
+        () = running.stop() => return Ok(()),
         _ = term.recv() => tracing::warn!("SIGTERM again: sessions are cut off"),
         _ = int.recv() => tracing::warn!("SIGINT again: sessions are cut off"),
     }
+    cut_off();
     Ok(())
 }
 

@@ -144,6 +144,7 @@ fn a_killed_program_costs_no_session_and_the_next_one_takes_them_over() {
     upstream.finish();
     assert_eq!(client.rest(), b"");
     wait_for("it ends", || (numbers(&home) == all).then_some(()));
+    assert_eq!(home.files().len(), SESSIONS);
     kill(second);
 
     talks.iter().for_each(Talk::goes_on);
@@ -183,6 +184,7 @@ fn what_ends_while_nobody_looks_is_noticed_and_limits_go_on() {
     client.finish();
     upstream.finish();
     second.wait_metric(&ends("idle_timeout"), |ends| ends == 1);
+    assert_eq!(home.files().len(), SESSIONS - 3);
     talks.iter().for_each(Talk::goes_on);
     drained(&home, second, talks);
 }
@@ -213,6 +215,22 @@ fn other_sizes_leave_the_sessions_alone() {
     assert!(!complaint(&other).is_empty());
     talks.iter().for_each(Talk::goes_on);
     drained(&home, third, talks);
+}
+
+#[test]
+fn who_cuts_sessions_off_leaves_nothing() {
+    let Some(home) = home() else { return };
+    let server = Server::start();
+    let mut proxy = start(&home, &server, any(), "");
+    let talks = talks(&proxy, &server);
+    let ends: Vec<_> = talks.into_iter().map(Talk::stop).collect();
+    proxy.terminate();
+    // Nobody answers its FIN.
+    wait_for("it drains", || proxy.logged("draining"));
+    proxy.terminate();
+    let _status = proxy.wait();
+    assert!(home.is_empty());
+    drop(ends);
 }
 
 /// A client that says something is told that nobody is there any more.

@@ -483,6 +483,12 @@ impl Datapath {
         deadline
     }
 
+    /// The process ends now, whatever runs: nothing stays in the kernel. Peers on the packet path
+    /// are reset by the stack when they say something.
+    pub fn cut_off(&self) {
+        self.shared.cut_off();
+    }
+
     /// Ends all sessions, one by one over `window`: a Close frame at the end of the frame under
     /// way (without followed frames a FIN behind the last byte), in both directions, and a reset
     /// for what is left of each after [`Options::drain`]. Returns when none is left. Blocks.

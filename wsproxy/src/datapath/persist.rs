@@ -72,8 +72,9 @@ pub(crate) struct Store {
 /// look like, and the network that their devices are in.
 fn generation(slots: u32) -> io::Result<String> {
     let network = fs::metadata("/proc/thread-self/ns/net")?.ino();
-    let (direction, flow) = (size_of::<Direction>(), size_of::<Flow>());
-    Ok(format!("v{LAYOUT}-{direction}-{flow}-{slots}-{network}"))
+    let sizes = [size_of::<Direction>(), size_of::<Flow>(), size_of::<FlowKey>()];
+    let [direction, flow, key] = sizes;
+    Ok(format!("v{LAYOUT}-{direction}-{flow}-{key}-{slots}-{network}"))
 }
 
 /// Opens what an earlier process has left, or makes it.
@@ -305,6 +306,15 @@ impl Shared {
             }
             store.leave();
         }
+    }
+
+    /// As [`Self::leave`], while sessions run.
+    pub(super) fn cut_off(&self) {
+        self.release();
+        if let Some(packets) = self.kernel.as_ref().and_then(|kernel| kernel.packets()) {
+            packets.sift(|_| false);
+        }
+        self.leave();
     }
 
     /// Keeps what is known of a session, if sessions are kept.

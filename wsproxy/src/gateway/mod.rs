@@ -475,6 +475,16 @@ impl Running {
         }
     }
 
+    /// What ends everything at once, for who can't wait for [`Self::stop`].
+    pub fn cut_off(&self) -> impl FnOnce() + use<> {
+        let datapath = Arc::downgrade(&self.gateway.datapath);
+        move || {
+            if let Some(datapath) = datapath.upgrade() {
+                datapath.cut_off();
+            }
+        }
+    }
+
     /// Closes sessions over `drain.window`, each within `timeouts.drain`, stops accepting, and
     /// detaches everything. Nothing of it is left in the kernel afterwards.
     pub async fn stop(mut self) {
