@@ -101,6 +101,7 @@ impl Session {
             inside: [false; 2],
             outside: false,
             may_be_translated: false,
+            came_back_at: None,
             passage: None,
             seen: (0, [0; 2]),
             started: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
