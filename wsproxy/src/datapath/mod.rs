@@ -299,10 +299,14 @@ impl Datapath {
         self.fallback.as_ref()
     }
 
-    /// What carries a session that has entered the kernel, where that is possible.
+    /// What carries a session at best.
     #[must_use]
     pub fn path(&self) -> Path {
-        if self.shared.kernel.is_some() { Path::Sockmap } else { Path::Relay }
+        match &self.shared.kernel {
+            Some(kernel) if kernel.packets().is_some() => Path::Packet,
+            Some(_) => Path::Sockmap,
+            None => Path::Relay,
+        }
     }
 
     /// Connections and sessions that may be at a time: what the configuration and the limit on

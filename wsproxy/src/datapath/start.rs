@@ -94,13 +94,16 @@ impl Datapath {
         let demanded = options.mode != Mode::Auto || options.persist.is_some();
         let (loaded, fallback) = match options.mode {
             Mode::Relay => (None, None),
+            Mode::Auto if !demanded => match open_the_best(slots, options.packets) {
+                Ok(loaded) => (Some(loaded), None),
+                Err(missing) => (None, Some(missing)),
+            },
             Mode::Auto | Mode::Sockmap | Mode::Packet => {
                 match open_kernel(slots, options.packets, pins) {
                     Ok(loaded) => (Some(loaded), None),
-                    Err(missing) if demanded => {
+                    Err(missing) => {
                         return Err(StartError::Kernel { wanted: options.mode.label(), missing });
                     }
-                    Err(missing) => (None, Some(missing)),
                 }
             }
         };
@@ -174,4 +177,16 @@ fn open_kernel(slots: u32, packets: bool, pins: Option<Pins>) -> Result<bpf::Loa
         bpf::selftest::Failure::Wrong(what) => NoKernelPath::SelfTest(what),
     })?;
     Ok(Kernel::load(slots, packets, pins)?)
+}
+
+/// The same, without the packet path where only that is missing.
+fn open_the_best(slots: u32, packets: bool) -> Result<bpf::Loaded, NoKernelPath> {
+    match open_kernel(slots, packets, None) {
+        Err(NoKernelPath::Load(missing)) if packets => {
+            let loaded = open_kernel(slots, false, None)?;
+            tracing::warn!(reason = %missing, "there is no packet path (see `wsproxy doctor`)");
+            Ok(loaded)
+        }
+        other => other,
+    }
 }

@@ -176,7 +176,7 @@ impl FrameMetrics {
 
     pub(super) fn read(&self, datapath: &Datapath, live: Option<&LiveCounts>) {
         let counts = datapath.counts();
-        self.self_test.set(i64::from(datapath.path() == crate::datapath::Path::Sockmap));
+        self.self_test.set(i64::from(datapath.path() != crate::datapath::Path::Relay));
         for (at, direction) in DIRECTIONS.into_iter().enumerate() {
             let counts = &counts[at];
             for (counter, opcode, total) in [
