@@ -1,6 +1,6 @@
 //! What the kernel path needs, each thing tried, none guessed from a version.
 
-use std::io;
+use std::{io, os::fd::AsFd as _};
 
 use aya::{
     maps::MapType,
@@ -9,6 +9,7 @@ use aya::{
 };
 
 use super::{BTF_PATH, Kernel, LoadError, btf, selftest};
+use crate::sys::repair::{self, Repair};
 
 /// What a probe found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,10 @@ const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
 const NEEDS_KERNEL: &str = "use a kernel of 6.1 or later with CONFIG_BPF_SYSCALL and CONFIG_NET";
+const NEEDS_FOR_PACKETS: &str =
+    "use a kernel of 6.1 or later with CONFIG_NET_CLS_BPF and CONFIG_NET_CLS_ACT";
+/// Sessions that a probe makes room for.
+const SLOTS: u32 = 8;
 const NEEDS_CAPABILITY: &str =
     "run as root, or give the capability (systemd: AmbientCapabilities=, files: setcap)";
 
@@ -84,7 +89,55 @@ pub fn all() -> Vec<Probe> {
         });
     }
     probes.extend(object());
+    probes.extend(packets());
     probes
+}
+
+/// What the packet path needs besides; without it sessions take another path.
+fn packets() -> Vec<Probe> {
+    let kind = ProgramType::SchedClassifier;
+    let helper = |name, helper| answer(name, is_helper_supported(kind, helper));
+    vec![
+        answer("packet path: tc programs (sched_cls)", is_program_supported(kind)),
+        helper("packet path: helper bpf_redirect_neigh", BpfHelper::BPF_FUNC_redirect_neigh),
+        helper("packet path: helper bpf_l4_csum_replace", BpfHelper::BPF_FUNC_l4_csum_replace),
+        repair(),
+        whole(Kernel::load(SLOTS, true, None).map(drop)),
+    ]
+}
+
+fn answer<E>(name: &'static str, found: Result<bool, E>) -> Probe
+where
+    E: std::error::Error,
+{
+    match found {
+        Ok(found) => probe(name, false, yes_no(found), String::new(), NEEDS_FOR_PACKETS),
+        Err(error) => unknown(name, false, &error),
+    }
+}
+
+/// Whether sockets may be frozen, tried on one that nobody has connected.
+fn repair() -> Probe {
+    const NAME: &str = "packet path: sockets can be frozen (TCP_REPAIR)";
+    const REMEDY: &str = "give CAP_NET_ADMIN, and use a kernel with CONFIG_CHECKPOINT_RESTORE";
+    let tried = || {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        repair::repair(socket.as_fd(), Repair::On)
+    };
+    match tried() {
+        Ok(()) => probe(NAME, false, Outcome::Yes, String::new(), REMEDY),
+        Err(error) => probe(NAME, false, Outcome::No, error.to_string(), REMEDY),
+    }
+}
+
+/// Whether the kernel takes the program that translates.
+fn whole(loaded: Result<(), LoadError>) -> Probe {
+    const NAME: &str = "packet path: its program loads";
+    match loaded {
+        Ok(()) => probe(NAME, false, Outcome::Yes, String::new(), NEEDS_FOR_PACKETS),
+        Err(error @ LoadError::Forbidden(_)) => unknown(NAME, false, &error),
+        Err(error) => probe(NAME, false, Outcome::No, error.to_string(), NEEDS_FOR_PACKETS),
+    }
 }
 
 fn probe(
@@ -169,7 +222,6 @@ fn object() -> Vec<Probe> {
     const MMAP: &str = "mmapable array, shared with BPF";
     const VERDICT: &str = "verdict program without a parser";
     const TEST: &str = "self-test";
-    const SLOTS: u32 = 8;
     let loaded = Kernel::load(SLOTS, false, None).map(drop);
     let (mmap, verdict) = match &loaded {
         Ok(()) => (Outcome::Yes, Outcome::Yes),
