@@ -164,6 +164,7 @@ fn an_operator_sees_what_is_translated() {
         all.then_some(session)
     });
     assert_eq!(session["datapath"], "packet", "{session}");
+    assert_eq!(session["owner_to_client"], "packet", "{session}");
     assert!(session["packet_bytes_to_upstream"].as_u64() >= Some(sent[0]), "{session}");
     let table = bench.ask(&["sessions"]);
     assert!(table.lines().nth(1).is_some_and(|line| line.contains(" packet ")), "{table}");

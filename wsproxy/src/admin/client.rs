@@ -240,11 +240,12 @@ fn table(columns: &[&str], rows: &[Value]) -> String {
 fn status(value: &Value) -> String {
     let sessions = &value["sessions"];
     let mut text = format!(
-        "version   {}\nuptime    {} s\ndatapath  {}\nsessions  {} in the kernel, {} relayed, {} \
+        "version   {}\nuptime    {} s\ndatapath  {}\nsessions  {} translated, {} in the kernel, {} relayed, {} \
          since the start\n\n",
         cell(&value["version"]),
         value["uptime_s"],
         cell(&value["datapath"]),
+        cell(&sessions["packet"]),
         sessions["sockmap"],
         sessions["relay"],
         value["sessions_total"],

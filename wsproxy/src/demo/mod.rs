@@ -32,6 +32,8 @@ pub enum Carrier {
     Kernel,
     /// The gateway copies them in user space.
     Relay,
+    /// The kernel translates packet by packet.
+    Packet,
 }
 
 impl Carrier {
@@ -40,6 +42,7 @@ impl Carrier {
         match self {
             Carrier::Kernel => "kernel",
             Carrier::Relay => "relay",
+            Carrier::Packet => "packet",
         }
     }
 }

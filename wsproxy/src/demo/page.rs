@@ -8,7 +8,7 @@ pub const PAGE: &str = include_str!("page.html");
 const SCRIPT_SHA256: &str = "CaPhlJ3LDzenWB9OA1g/y7r30nHDRuO6L45p/rtffMQ=";
 
 /// The same for the page's `<style>`.
-const STYLE_SHA256: &str = "M/4Kzp9F81ooXc//AY0jGqLbUQiQkRiXn6xf0q8yoXU=";
+const STYLE_SHA256: &str = "rVwxGKKV3cAGkZUx3sDzICVvn5k74V99JjCXm51svCU=";
 
 const FAVICON: &str = concat!(
     r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">"#,

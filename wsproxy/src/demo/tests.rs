@@ -124,6 +124,7 @@ async fn each_pong_tells_the_path_of_the_moment() {
         (None, "unknown", json!(0)),
         (Some(Carrier::Relay), "relay", json!(-12)),
         (Some(Carrier::Kernel), "kernel", json!(1234.5)),
+        (Some(Carrier::Packet), "packet", json!(7)),
         (None, "unknown", json!(u64::MAX)),
     ];
     for (path, name, t) in table {

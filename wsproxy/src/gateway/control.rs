@@ -128,8 +128,8 @@ impl Control {
                 "packet_bytes_to_upstream": session.to_upstream.packet,
                 "packet_bytes_to_client": session.to_client.packet,
                 "in_kernel": session.in_kernel,
-                "owner_to_upstream": owner(session.in_kernel[0]),
-                "owner_to_client": owner(session.in_kernel[1]),
+                "owner_to_upstream": owner(&session, 0),
+                "owner_to_client": owner(&session, 1),
                 "idle_ms": u64::try_from(session.idle.as_millis()).unwrap_or(u64::MAX),
                 "frames": session.frames.label(),
                 "messages_to_upstream": messages(&session, 0),
@@ -225,8 +225,13 @@ impl Control {
     }
 }
 
-fn owner(in_kernel: bool) -> &'static str {
-    if in_kernel { "kernel" } else { "relay" }
+/// What carries a direction now.
+fn owner(session: &SessionInfo, direction: usize) -> &'static str {
+    match (session.path, session.in_kernel[direction]) {
+        (Path::Packet, _) => "packet",
+        (_, true) => "kernel",
+        (_, false) => "relay",
+    }
 }
 
 /// TCP's view of a side; null where there is none.

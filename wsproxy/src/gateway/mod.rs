@@ -328,7 +328,8 @@ fn embedded_upstream(
     let path_of = move |peer: SocketAddr| {
         let session = datapath.upgrade()?.session_from(peer)?;
         Some(match session.path {
-            Path::Sockmap | Path::Packet => demo::Carrier::Kernel,
+            Path::Packet => demo::Carrier::Packet,
+            Path::Sockmap => demo::Carrier::Kernel,
             Path::Relay => demo::Carrier::Relay,
         })
     };

@@ -34,6 +34,8 @@ pub(super) struct Status {
     pub version: String,
     pub uptime_s: Option<u64>,
     pub datapath: String,
+    /// Sessions on the packet path; none where wsproxy is too old for it.
+    pub translated: Option<u64>,
     pub in_kernel: Option<u64>,
     pub relayed: Option<u64>,
     /// Sessions since the start.
@@ -66,6 +68,7 @@ pub(super) struct Server {
 pub(super) enum Carrier {
     Kernel,
     Relay,
+    Packet,
 }
 
 /// A live session. Pairs are [`TO_SERVER`], [`TO_CLIENT`].
@@ -138,6 +141,7 @@ fn read_status(value: &Value) -> Status {
         version: name_or_dash(&value["version"]),
         uptime_s: value["uptime_s"].as_u64(),
         datapath: name_or_dash(&value["datapath"]),
+        translated: value["sessions"]["packet"].as_u64(),
         in_kernel: value["sessions"]["sockmap"].as_u64(),
         relayed: value["sessions"]["relay"].as_u64(),
         started: value["sessions_total"].as_u64(),
@@ -164,6 +168,7 @@ fn session(value: &Value) -> Option<Session> {
     let carrier = |owner: &str, at: usize| match (&value[owner], &value["in_kernel"][at]) {
         (Value::String(owner), _) if owner == "kernel" => Some(Carrier::Kernel),
         (Value::String(owner), _) if owner == "relay" => Some(Carrier::Relay),
+        (Value::String(owner), _) if owner == "packet" => Some(Carrier::Packet),
         (_, Value::Bool(true)) => Some(Carrier::Kernel),
         (_, Value::Bool(false)) => Some(Carrier::Relay),
         _ => None,
@@ -217,6 +222,19 @@ mod tests {
         assert_eq!((today.messages, today.ping_us), ([Some(4), None], [Some(900), None]));
         assert_eq!((today.upstream.as_str(), today.request_id.as_deref()), ("-", Some("abc")));
         assert_eq!(today.closing, None);
+    }
+
+    #[test]
+    fn a_session_may_go_the_packet_path() {
+        let sessions = json!({ "total": 1, "sessions": [
+            { "id": 1, "owner_to_upstream": "packet", "owner_to_client": "packet",
+              "in_kernel": [false, false] },
+        ] });
+        assert_eq!(read(&sessions).sessions[0].carriers, [Some(Carrier::Packet); 2]);
+        let status = json!({ "sessions": { "packet": 3, "sockmap": 2, "relay": 1 } });
+        let status = read_status(&status);
+        let counts = [status.translated, status.in_kernel, status.relayed];
+        assert_eq!(counts, [Some(3), Some(2), Some(1)]);
     }
 
     #[test]

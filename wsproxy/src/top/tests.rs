@@ -294,6 +294,14 @@ fn leaving_pausing_and_help() {
 }
 
 #[test]
+fn the_head_counts_what_is_translated() {
+    let mut model = busy();
+    model.snapshot.status.translated = Some(2);
+    let head = &screen(&mut model, 140, 30)[0];
+    assert!(head.contains("sessions: 2 translated, 3 in the kernel, 0 relayed, 12"), "{head}");
+}
+
+#[test]
 fn the_screen_shows_everything() {
     let mut model = busy();
     press(&mut model, KeyCode::Down);

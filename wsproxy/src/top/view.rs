@@ -54,8 +54,10 @@ const SESSIONS: [Column; 14] = [
 pub(super) fn head(model: &Model) -> [String; 2] {
     let status = &model.snapshot.status;
     let uptime = status.uptime_s.map_or_else(dash, text::age);
+    let translated =
+        status.translated.map_or_else(String::new, |count| format!("{count} translated, "));
     let who = format!(
-        "wsproxy {}  up {uptime}  datapath {}  sessions: {} in the kernel, {} relayed, {} since the start",
+        "wsproxy {}  up {uptime}  datapath {}  sessions: {translated}{} in the kernel, {} relayed, {} since the start",
         status.version,
         status.datapath,
         count(status.in_kernel),
@@ -124,6 +126,7 @@ fn path(session: &Session) -> String {
     let word = |carrier: Option<Carrier>| match carrier {
         Some(Carrier::Kernel) => "kernel",
         Some(Carrier::Relay) => "relay",
+        Some(Carrier::Packet) => "packet",
         None => "-",
     };
     let [to_server, to_client] = session.carriers;
