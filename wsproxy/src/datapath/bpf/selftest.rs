@@ -17,8 +17,9 @@ use crate::datapath::{
     SessionEnd, SessionMeta, Terms, UpstreamSocket, start::slots_for,
 };
 
-/// Any one wait. All steps together normally take tens of milliseconds.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Any one wait. All steps together normally take tens of milliseconds; but a start on a machine
+/// that has much to do must not be refused, and TCP's own timers take longer with each turn.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes pushed at the slow reader: many times what the small buffers hold.
 const PUSHED: usize = 512 * 1024;
 /// Send and receive buffers in bytes of the session with the slow reader.
