@@ -342,7 +342,13 @@ impl Peer {
     /// Reads once more; false at the end.
     fn more(&mut self) -> bool {
         let mut buffer = [0; 4096];
-        let n = self.stream.read(&mut buffer).expect("bytes or an orderly end");
+        let n = loop {
+            match self.stream.read(&mut buffer) {
+                // Whoever stops and continues this process ends waits that have a limit (signal(7)).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read.expect("bytes or an orderly end"),
+            }
+        };
         self.ahead.extend_from_slice(&buffer[..n]);
         n > 0
     }
