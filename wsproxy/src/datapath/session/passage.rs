@@ -207,9 +207,10 @@ impl Session {
                 passage.stage = Stage::Translated(frozen, now_ns());
                 passage.tries = 0;
                 self.passage = Some(passage);
+                // Who sees it on this path may kill us.
+                self.keep(shared);
                 self.moved_to(shared, Path::Packet);
                 shared.entered.fetch_add(1, Ordering::Relaxed);
-                self.keep(shared);
                 true
             }
             Ok(None) => {
