@@ -29,7 +29,7 @@ use wsproxy_tests::{
 const WORKERS: usize = 3;
 const SESSIONS: usize = 8;
 /// Tests that share the time.
-const VARIANTS: u64 = 4;
+const VARIANTS: u64 = 5;
 /// Longest sleep of a worker: nothing tells it that a session has ended.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -48,6 +48,13 @@ fn sockmap() {
 fn late_entry() {
     let entry = Entry::After(Duration::from_millis(30));
     torture("late entry", Options { entry, ..options(Mode::Sockmap) }, false);
+}
+
+/// Packets are translated from the first quiet moment on.
+#[test]
+fn packet() {
+    let entry = Entry::After(Duration::from_millis(5));
+    torture("packet", Options { entry, ..options(Mode::Packet) }, false);
 }
 
 /// The client's side, the server's or both speak TLS 1.2 or 1.3: the same plans, the same bytes
@@ -92,7 +99,9 @@ fn torture(name: &str, options: Options, tls: bool) {
     let seed = number("WSPROXY_TORTURE_SEED").unwrap_or(clock);
     eprintln!("{name}: WSPROXY_TORTURE_SEED={seed:#x} for {time:?}");
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-    let before = descriptors();
+    // One for each device that translated packets come in through.
+    let hooks = usize::from(bench.path == Path::Packet);
+    let before = descriptors() + hooks;
     let started = Instant::now();
     let run = Run {
         bench: &bench,
@@ -155,6 +164,11 @@ fn check_paths(bench: &Bench, outcomes: &[Outcome]) {
         return;
     }
     let reasons = bench.datapath.reasons();
+    if bench.path == Path::Packet {
+        let share = share(outcomes.iter());
+        assert!(share.packet * 20 > share.total(), "few packets were translated: {share:?}");
+        return;
+    }
     let count = |reason| reasons.iter().find(|(r, _)| *r == reason).map_or(0, |(_, n)| *n);
     // How often depends on the machine and on how many sessions came late: what must not be is
     // a run that never went there.

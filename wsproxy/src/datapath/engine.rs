@@ -95,6 +95,8 @@ struct Engine {
     timers: Timers,
     numbers: Numbers,
     next_sweep: Instant,
+    /// Changes of routes and devices that were looked at.
+    changes: u64,
     draining: Option<(Arc<CloseOrder>, Instant)>,
     stopping: bool,
 }
@@ -138,6 +140,7 @@ impl Engine {
             timers: Timers::default(),
             numbers: Numbers::seeded(),
             next_sweep: Instant::now() + SWEEP,
+            changes: 0,
             draining: None,
             stopping: false,
         })

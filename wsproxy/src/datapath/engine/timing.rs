@@ -19,6 +19,10 @@ use crate::datapath::{
 pub(super) const SWEEP: Duration = Duration::from_secs(1);
 /// Pause before a socket is asked again whether all it sent has been acknowledged: no event tells.
 const ACKNOWLEDGED: Duration = Duration::from_millis(10);
+/// A session on the packet path in which something moved within so long may have more to say.
+const LATELY: Duration = Duration::from_secs(1);
+/// So long after it came back it is closed: more than the least retransmission timeout.
+const SAYS_AGAIN: Duration = Duration::from_millis(300);
 /// How long a session on the packet path that is to be closed may go on until it is quiet by
 /// itself.
 const BUSY: Duration = Duration::from_secs(1);
@@ -209,7 +213,13 @@ impl Engine {
         };
         match errand {
             Errand::Close(why, [client, upstream]) => {
-                return self.close(slot, why, [&client, &upstream], deadline, now);
+                if session.idle_ns(&shared, now) >= nanos(LATELY) {
+                    return self.close(slot, why, [&client, &upstream], deadline, now);
+                }
+                // What a side has said and was not let in it says again: that is waited for.
+                let order = Arc::new(CloseOrder { why, farewell: client });
+                let (id, at) = (session.id(), now + nanos(SAYS_AGAIN));
+                self.timers.push(now, at, slot, id, What::Close(order));
             }
             Errand::Look => {
                 let id = session.id();
@@ -438,12 +448,25 @@ impl Engine {
         }
     }
 
+    /// Whether routes, addresses or devices have changed since this engine looked last.
+    fn look_at_changes(&mut self) -> bool {
+        let (Some(kernel), Some(paths)) = (&self.shared.kernel, &self.shared.paths) else {
+            return false;
+        };
+        let changes = paths.changes();
+        let moved = std::mem::replace(&mut self.changes, changes) != changes;
+        if moved {
+            paths.forget_devices(kernel);
+        }
+        moved
+    }
+
     /// Time limits, and directions that BPF gave back when its ring buffer was full.
     pub(super) fn sweep(&mut self, now: u64) {
         let shared = Arc::clone(&self.shared);
         let (clock, batches) = (Instant::now(), self.batches);
         self.next_sweep = clock + SWEEP;
-        let moved = self.at == 0 && shared.paths.as_ref().is_some_and(|paths| paths.have_changed());
+        let moved = self.look_at_changes();
         for slot in self.slots() {
             // A notification may have been lost.
             self.hear_packets(slot, None, now);

@@ -6,7 +6,10 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     os::fd::BorrowedFd,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustix::net::{getpeername, getsockname};
@@ -90,7 +93,10 @@ pub struct Plan {
 
 /// The ways to peers, for all sessions.
 #[derive(Debug)]
-pub struct Paths(Mutex<Ways>);
+pub struct Paths {
+    ways: Mutex<Ways>,
+    changes: AtomicU64,
+}
 
 impl Paths {
     /// For the network namespace of this thread.
@@ -98,11 +104,11 @@ impl Paths {
     /// # Errors
     /// The kernel gives no netlink socket.
     pub fn open() -> io::Result<Self> {
-        Ok(Self(Mutex::new(Ways::open()?)))
+        Ok(Self { ways: Mutex::new(Ways::open()?), changes: AtomicU64::new(0) })
     }
 
     fn ways(&self) -> MutexGuard<'_, Ways> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks at both connections of a session, and has the program look at the devices that its
@@ -121,9 +127,14 @@ impl Paths {
         Ok(Plan { legs })
     }
 
-    /// Whether routes, addresses or devices have changed since this was asked last.
-    pub fn have_changed(&self) -> bool {
-        self.ways().has_changed()
+    /// How often routes, addresses or devices have changed so far, as far as was noticed.
+    pub fn changes(&self) -> u64 {
+        // Under the lock: whoever reads the news counts them before anybody else looks.
+        let mut ways = self.ways();
+        if ways.has_changed() {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
+        self.changes.load(Ordering::Relaxed)
     }
 
     /// Forgets devices that are gone.

@@ -124,7 +124,7 @@ impl Session {
     /// Has its packets noted from now on, if it may go the packet path.
     pub(in crate::datapath) fn watch(&mut self, shared: &Shared) {
         let (Some(kernel), Some(paths)) = (&shared.kernel, &shared.paths) else { return };
-        if !std::mem::take(&mut self.may_be_translated) || !self.may_change() {
+        if !self.may_change() || !std::mem::take(&mut self.may_be_translated) {
             return;
         }
         let sockets = self.ends.each_ref().map(AsFd::as_fd);
