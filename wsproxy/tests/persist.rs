@@ -19,6 +19,7 @@ use support::{
     BINARY, Peer, Proxy, Server, complaint, config, opened,
     persist::{Home, Talk, kill},
     run, say, wait_for,
+    ws::{FROM_CLIENT, TEXT, frame},
 };
 use wsproxy::datapath::{
     Companion, Datapath, Entry, Farewell, Mode, Observer, Options, Persist, SessionEnd, SessionMeta,
@@ -36,8 +37,7 @@ fn home() -> Option<Home> {
 }
 
 fn text_of(home: &Home, server: &Server, address: SocketAddr, more: &str) -> String {
-    let route = "[[route]]\nupstream = \"default\"\nframes = false";
-    let more = format!("{}{route}\n{more}", home.datapath());
+    let more = format!("{}{more}", home.datapath());
     let text = config(&[server.address], &more);
     let text = text.replacen("127.0.0.1:0", &address.to_string(), 1);
     let socket = home.dir.join("admin.sock").display().to_string();
@@ -68,13 +68,13 @@ fn numbers(home: &Home) -> BTreeSet<u64> {
     sessions(home).iter().map(|session| session["id"].as_u64().unwrap()).collect()
 }
 
-fn talks(proxy: &Proxy, server: &Server) -> Vec<Talk> {
+fn talks(home: &Home, proxy: &Proxy, server: &Server) -> Vec<Talk> {
     let talk = |number| {
         let (client, upstream, _) = opened(proxy, server, "");
         Talk::start(client, upstream, number)
     };
     let talks = (0..SESSIONS).map(talk).collect();
-    proxy.wait_metric("wsproxy_sessions{datapath=\"packet\"}", |live| live == SESSIONS as u64);
+    home.keeps(SESSIONS);
     talks
 }
 
@@ -115,18 +115,30 @@ fn drained(home: &Home, mut proxy: Proxy, talks: Vec<Talk>) {
     assert!(home.is_empty());
 }
 
+/// Their frames are not followed.
+const PLAIN: &str = "[[route]]\nupstream = \"default\"\nframes = false\n";
+
 #[test]
 fn a_killed_program_costs_no_session_and_the_next_one_takes_them_over() {
+    survive(PLAIN);
+}
+
+#[test]
+fn sessions_whose_frames_were_followed_go_on_too() {
+    survive("");
+}
+
+fn survive(route: &str) {
     let Some(home) = home() else { return };
     let server = Server::start();
-    let first = start(&home, &server, any(), "");
-    let talks = talks(&first, &server);
+    let first = start(&home, &server, any(), route);
+    let talks = talks(&home, &first, &server);
     let (address, all, old) = (first.address, numbers(&home), attached(&first));
     assert_eq!((all.len(), old.len()), (SESSIONS, 1));
     kill(first);
     talks.iter().for_each(Talk::goes_on);
 
-    let second = start(&home, &server, address, "");
+    let second = start(&home, &server, address, route);
     assert_eq!(numbers(&home), all);
     assert!(sessions(&home).iter().all(|session| session["datapath"] == "packet"));
     assert_eq!((adopted(&second, "adopted"), adopted(&second, "let_go")), (SESSIONS as u64, 0));
@@ -136,19 +148,20 @@ fn a_killed_program_costs_no_session_and_the_next_one_takes_them_over() {
     talks.iter().for_each(Talk::goes_on);
     // Another session beside them, under another number.
     let (mut client, mut upstream, _) = opened(&second, &server, "");
-    client.send(b"new");
-    upstream.expect(b"new");
+    let message = frame(TEXT, FROM_CLIENT, b"new");
+    client.send(&message);
+    upstream.expect(&message);
     assert_eq!(numbers(&home).len(), SESSIONS + 1);
     client.finish();
     assert_eq!(upstream.rest(), b"");
     upstream.finish();
     assert_eq!(client.rest(), b"");
     wait_for("it ends", || (numbers(&home) == all).then_some(()));
-    assert_eq!(home.files().len(), SESSIONS);
+    home.keeps(SESSIONS);
     kill(second);
 
     talks.iter().for_each(Talk::goes_on);
-    let third = start(&home, &server, address, "");
+    let third = start(&home, &server, address, route);
     assert_eq!(numbers(&home), all);
     drained(&home, third, talks);
 }
@@ -157,8 +170,8 @@ fn a_killed_program_costs_no_session_and_the_next_one_takes_them_over() {
 fn what_ends_while_nobody_looks_is_noticed_and_limits_go_on() {
     let Some(home) = home() else { return };
     let server = Server::start();
-    let first = start(&home, &server, any(), "[timeouts]\nidle = \"3s\"");
-    let mut talks = talks(&first, &server);
+    let first = start(&home, &server, any(), &format!("{PLAIN}[timeouts]\nidle = \"3s\""));
+    let mut talks = talks(&home, &first, &server);
     let address = first.address;
     kill(first);
     // One ends in order, one breaks, one falls silent, the others go on.
@@ -174,7 +187,7 @@ fn what_ends_while_nobody_looks_is_noticed_and_limits_go_on() {
     wait_for("a reset", || broken.stream.take_error().unwrap());
     let (mut client, mut upstream) = talks.remove(0).stop();
 
-    let second = start(&home, &server, address, "[timeouts]\nidle = \"1h\"");
+    let second = start(&home, &server, address, &format!("{PLAIN}[timeouts]\nidle = \"1h\""));
     assert_eq!(adopted(&second, "adopted"), SESSIONS as u64);
     let ends = |ending: &str| format!("wsproxy_session_ends_total{{ending=\"{ending}\"}}");
     second.wait_metric(&ends("client_finished"), |ends| ends == 1);
@@ -184,7 +197,7 @@ fn what_ends_while_nobody_looks_is_noticed_and_limits_go_on() {
     client.finish();
     upstream.finish();
     second.wait_metric(&ends("idle_timeout"), |ends| ends == 1);
-    assert_eq!(home.files().len(), SESSIONS - 3);
+    home.keeps(SESSIONS - 3);
     talks.iter().for_each(Talk::goes_on);
     drained(&home, second, talks);
 }
@@ -195,7 +208,7 @@ fn other_sizes_leave_the_sessions_alone() {
     let server = Server::start();
     let sizes = |n: usize| format!("[limits]\nmax_sessions = {n}");
     let first = start(&home, &server, any(), &sizes(100));
-    let talks = talks(&first, &server);
+    let talks = talks(&home, &first, &server);
     let address = first.address;
     kill(first);
     let second = start(&home, &server, address, &sizes(200));
@@ -222,7 +235,7 @@ fn who_cuts_sessions_off_leaves_nothing() {
     let Some(home) = home() else { return };
     let server = Server::start();
     let mut proxy = start(&home, &server, any(), "");
-    let talks = talks(&proxy, &server);
+    let talks = talks(&home, &proxy, &server);
     let ends: Vec<_> = talks.into_iter().map(Talk::stop).collect();
     proxy.terminate();
     // Nobody answers its FIN.
@@ -249,7 +262,7 @@ fn what_is_not_whole_is_let_go() {
     let Some(home) = home() else { return };
     let server = Server::start();
     let first = start(&home, &server, any(), "");
-    let mut talks = talks(&first, &server);
+    let mut talks = talks(&home, &first, &server);
     let address = first.address;
     kill(first);
     // As if it had been killed while it wrote them: the oldest two.
@@ -296,7 +309,7 @@ fn without_a_drain_sessions_are_left_as_they_were_found() {
     let server = Server::start();
     let sizes = format!("[limits]\nmax_sessions = {PLACES}");
     let first = start(&home, &server, any(), &sizes);
-    let talks = talks(&first, &server);
+    let talks = talks(&home, &first, &server);
     let address = first.address;
     kill(first);
     let options = Options {

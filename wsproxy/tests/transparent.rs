@@ -215,7 +215,7 @@ fn sessions_on_the_packet_path_outlive_the_program() {
             let from = address(Place::Client, Place::Client, family);
             let (client, upstream) = session(net, &first, &[&server], from);
             let talk = Talk::start(client, upstream, 1);
-            first.wait_metric("wsproxy_sessions{datapath=\"packet\"}", |live| live == 1);
+            home.keeps(1);
             kill(first);
             talk.goes_on();
 
@@ -245,7 +245,7 @@ fn a_device_that_is_gone_takes_its_sessions_with_it() {
         let from = address(Place::Client, Place::Client, Family::V4);
         let (client, upstream) = session(net, &first, &[&server], from);
         let talk = Talk::start(client, upstream, 1);
-        first.wait_metric("wsproxy_sessions{datapath=\"packet\"}", |live| live == 1);
+        home.keeps(1);
         let _ends = talk.stop();
         kill(first);
         run("ip link del client");

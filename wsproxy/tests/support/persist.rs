@@ -14,7 +14,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Peer, Proxy, TempDir, wait_for};
+use super::{
+    Peer, Proxy, TempDir, wait_for,
+    ws::{FROM_CLIENT, FROM_SERVER, TEXT, frame},
+};
 
 /// A bpffs of its own, which goes away, and what is beside it.
 pub struct Home {
@@ -45,11 +48,20 @@ impl Home {
         let generations = fs::read_dir(self.dir.join("state")).unwrap();
         let files = generations.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
         let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
-        files.retain(|file| file.file_name().is_some_and(|name| name != "lock"));
+        files.retain(|file| {
+            let name = file.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name != "lock" && !name.ends_with(".new"))
+        });
         files.sort();
         files
     }
 
+    /// Waits until that many sessions need no process any more.
+    pub fn keeps(&self, sessions: usize) {
+        wait_for("sessions are kept", || (self.files().len() == sessions).then_some(()));
+    }
+
+    /// Nothing of it is left.
     pub fn is_empty(&self) -> bool {
         !self.bpffs.join("wsproxy").exists() && !self.dir.join("state").exists()
     }
@@ -78,11 +90,13 @@ impl Talk {
                 let round = counted.load(Ordering::Relaxed);
                 let length = 16 + round * 997 % 5_000;
                 let there = format!("{number}>{round:<length$}");
+                let there = frame(TEXT, FROM_CLIENT, there.as_bytes());
                 let back = format!("{number}<{round:<length$}");
-                client.send(there.as_bytes());
-                upstream.expect(there.as_bytes());
-                upstream.send(back.as_bytes());
-                client.expect(back.as_bytes());
+                let back = frame(TEXT, FROM_SERVER, back.as_bytes());
+                client.send(&there);
+                upstream.expect(&there);
+                upstream.send(&back);
+                client.expect(&back);
                 counted.fetch_add(1, Ordering::Relaxed);
                 thread::sleep(Duration::from_millis(2));
             }

@@ -207,8 +207,6 @@ impl Session {
                 passage.stage = Stage::Translated(frozen, now_ns());
                 passage.tries = 0;
                 self.passage = Some(passage);
-                // Who sees it on this path may kill us.
-                self.keep(shared);
                 self.moved_to(shared, Path::Packet);
                 shared.entered.fetch_add(1, Ordering::Relaxed);
                 true
@@ -307,7 +305,8 @@ impl Session {
     }
 
     /// Takes from the frozen sockets what their peers have acknowledged since; whether there is
-    /// more to take. Until then they send it again if need be: nobody else would.
+    /// more to take. Until then they send it again if need be: nobody else would, so that only then
+    /// the session can outlive this process.
     pub(in crate::datapath) fn clear(&mut self, shared: &Shared) -> bool {
         let Some(packets) = packets(shared) else { return false };
         let flows = packets.flows(self.place.slot());
@@ -331,7 +330,12 @@ impl Session {
                 tracing::warn!(%error, session = self.meta.id, "a frozen socket kept its queue");
             }
         }
-        frozen.iter().any(|frozen| frozen.unacknowledged > 0)
+        let owes = frozen.iter().any(|frozen| frozen.unacknowledged > 0);
+        if !owes {
+            // From here on it needs no process.
+            self.keep(shared);
+        }
+        owes
     }
 
     fn moved_to(&mut self, shared: &Shared, path: Path) {
