@@ -202,6 +202,30 @@ fn what_ends_while_nobody_looks_is_noticed_and_limits_go_on() {
     drained(&home, second, talks);
 }
 
+/// The program drops a FIN without a Close where frames are followed: user space has to judge it.
+#[test]
+fn what_waits_for_user_space_waits_for_the_next_one() {
+    let Some(home) = home() else { return };
+    let server = Server::start();
+    let first = start(&home, &server, any(), "");
+    let mut talks = talks(&home, &first, &server);
+    let address = first.address;
+    kill(first);
+    let (mut client, mut upstream) = talks.remove(0).stop();
+    upstream.finish();
+    talks.iter().for_each(Talk::goes_on);
+
+    let second = start(&home, &server, address, "");
+    assert_eq!(adopted(&second, "adopted"), SESSIONS as u64);
+    assert_eq!(client.rest(), b"");
+    client.finish();
+    assert_eq!(upstream.rest(), b"");
+    let ended = "wsproxy_session_ends_total{ending=\"upstream_finished\"}";
+    second.wait_metric(ended, |ends| ends == 1);
+    home.keeps(SESSIONS - 1);
+    drained(&home, second, talks);
+}
+
 #[test]
 fn other_sizes_leave_the_sessions_alone() {
     let Some(home) = home() else { return };
