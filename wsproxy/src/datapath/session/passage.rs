@@ -481,6 +481,9 @@ impl Session {
         if translated {
             shared.forget(self.place.slot());
         }
+        if translated {
+            self.count_under_way(shared, packets);
+        }
         let by_peers = matches!(cause, Cause::Finished | Cause::Broke { .. });
         if translated && !by_peers {
             for flow in packets.flows(self.place.slot()) {
@@ -499,6 +502,19 @@ impl Session {
         }
         let_go(packets, self.place.slot(), &passage.keys);
         None
+    }
+
+    /// Counts what nobody will acknowledge any more: a relay would have moved it too.
+    fn count_under_way(&self, shared: &Shared, packets: &Packets) {
+        let flows = packets.flows(self.place.slot());
+        let records = records(shared, self.place.slot());
+        for side in [CLIENT, UPSTREAM] {
+            if let (Some(sent), Some(acked)) = (flows[side].sent(), flows[1 - side].acked()) {
+                let fin = flows[side].fin().is_some_and(|fin| packet::after(fin, acked));
+                let bytes = sent.wrapping_sub(acked).wrapping_sub(fin.into());
+                records[side].packet_bytes.fetch_add(bytes.into(), Ordering::Relaxed);
+            }
+        }
     }
 
     /// What is left of a session whose packets still go by.
