@@ -29,7 +29,7 @@ pub fn main(torture_seconds: u32) -> Result<()> {
     let built = steps.run("build", || command(cargo(&["build", "--package", "wsproxy"])))
         == Outcome::Passed;
     let kernel = steps.run("kernel datapath at hand", || kernel(built)) == Outcome::Passed;
-    steps.run("workspace tests", || workspace_tests(kernel));
+    steps.run("workspace tests", || workspace_tests(torture_seconds, kernel));
     steps.run("torture", || torture(torture_seconds, kernel));
     steps.run("third-party peers", || peers(built, kernel));
     steps.run("instruction counts", instructions);
@@ -115,8 +115,12 @@ fn kernel(built: bool) -> Result<Outcome> {
     }
 }
 
-fn workspace_tests(kernel: bool) -> Result<Outcome> {
+/// With `--long`, when the torture has minutes, the lossy links have as many.
+fn workspace_tests(torture_seconds: u32, kernel: bool) -> Result<Outcome> {
     let mut cargo = cargo(&["test", "--workspace"]);
+    if torture_seconds >= 60 {
+        cargo.env("WSPROXY_LOSSY_SECONDS", torture_seconds.to_string());
+    }
     // In CI a test that lacks its surroundings fails. Here that would be those of the peers,
     // and a missing kernel: both have steps of their own, which fail in CI.
     cargo.env_remove("CI");
