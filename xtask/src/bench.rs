@@ -36,6 +36,11 @@ const SUPERVISION: Marks = Marks {
     end: "<!-- end of the newest run of supervision -->",
 };
 
+const PACKET: Marks = Marks {
+    begin: "<!-- newest run: written by `cargo xtask bench --packet --publish` -->",
+    end: "<!-- end of the newest run of the packet path -->",
+};
+
 /// Runs the benchmark with further arguments for `wsproxy-bench run`.
 pub fn main(quick: bool, publish: bool, arguments: &[String]) -> Result<()> {
     build()?;
@@ -70,6 +75,18 @@ pub fn supervision(quick: bool, publish: bool, arguments: &[String]) -> Result<(
     }
     let report = read(&shell::root().join(OUT).join("supervision.md"))?;
     put(&shell::root().join(BENCHMARKS), &SUPERVISION, &report)
+}
+
+/// Measures the packet path beside no proxy and nginx, with further arguments for
+/// `wsproxy-bench packet`.
+pub fn packet(quick: bool, publish: bool, arguments: &[String]) -> Result<()> {
+    build()?;
+    run(bench("packet"), quick, arguments)?;
+    if !publish {
+        return Ok(());
+    }
+    let report = read(&shell::root().join(OUT).join("packet.md"))?;
+    put(&shell::root().join(BENCHMARKS), &PACKET, &report)
 }
 
 fn build() -> Result<()> {
@@ -163,7 +180,13 @@ mod tests {
 
     #[test]
     fn the_documents_have_the_marks() {
-        for (path, marks) in [("README.md", RUN), (BENCHMARKS, RUN), (BENCHMARKS, GATEWAY)] {
+        for (path, marks) in [
+            ("README.md", RUN),
+            (BENCHMARKS, RUN),
+            (BENCHMARKS, GATEWAY),
+            (BENCHMARKS, SUPERVISION),
+            (BENCHMARKS, PACKET),
+        ] {
             let document = read(&shell::root().join(path)).expect("it is there");
             assert!(between(&document, &marks, "new").is_ok(), "{path}: {}", marks.begin);
         }

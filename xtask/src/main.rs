@@ -70,8 +70,8 @@ enum Command {
         /// A few small scenarios, once
         #[arg(long)]
         quick: bool,
-        /// Put the run into docs/BENCHMARKS.md and, unless it is that of `--gateway` or
-        /// `--supervision`, the README
+        /// Put the run into docs/BENCHMARKS.md and, unless it is that of `--gateway`,
+        /// `--supervision` or `--packet`, the README
         #[arg(long, conflicts_with_all = ["quick", "instructions"])]
         publish: bool,
         /// Measure handshakes, plain requests and idle sessions beside nginx instead, with and
@@ -82,6 +82,10 @@ enum Command {
         /// report is target/bench/supervision.md
         #[arg(long, conflicts_with_all = ["instructions", "gateway"])]
         supervision: bool,
+        /// Measure instead the packet path beside no proxy and nginx; the report is
+        /// target/bench/packet.md
+        #[arg(long, conflicts_with_all = ["instructions", "gateway", "supervision"])]
+        packet: bool,
         /// Count the instructions of the pure parts under callgrind instead, and compare them
         /// with the committed counts
         #[arg(long, conflicts_with = "quick")]
@@ -122,6 +126,9 @@ fn main() -> ExitCode {
         }
         Command::Bench { supervision: true, quick, publish, arguments, .. } => {
             bench::supervision(quick, publish, &arguments)
+        }
+        Command::Bench { packet: true, quick, publish, arguments, .. } => {
+            bench::packet(quick, publish, &arguments)
         }
         Command::Bench { quick, publish, arguments, .. } => bench::main(quick, publish, &arguments),
         Command::Test { long, torture_seconds } => {

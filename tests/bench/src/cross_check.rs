@@ -67,6 +67,7 @@ pub fn run(
         warm_up: Duration::from_millis(100),
         measured,
         processes: Vec::new(),
+        held: None,
     };
     let messages = Messages { payloads: vec![PAYLOAD], sessions: 1, rate: None };
     let ours = site.at_client(|| messages::run(&target, &messages))?;

@@ -8,6 +8,7 @@ pub mod instructions;
 pub mod load;
 pub mod machine;
 pub mod opening;
+pub mod packet;
 pub mod pattern;
 pub mod place;
 pub mod poll;

@@ -11,6 +11,7 @@ use wsproxy_bench::{
         Target,
         messages::{self, Messages},
     },
+    packet,
     place::Topology,
     pure, report,
     run::{self, Plan},
@@ -35,6 +36,8 @@ enum Command {
     Gateway(GatewayArguments),
     /// Measure what following frames and pings cost, and how even a drain is; needs root
     Supervision(SupervisionArguments),
+    /// Measure the packet path beside no proxy and nginx; needs root
+    Packet(PacketArguments),
     /// Count the instructions of the pure parts under callgrind and compare them with the
     /// committed counts
     Instructions {
@@ -145,12 +148,45 @@ struct SupervisionArguments {
     out: PathBuf,
 }
 
+#[derive(Args)]
+struct PacketArguments {
+    /// One short round: shows that everything works, not how fast it is
+    #[arg(long)]
+    quick: bool,
+    /// Rounds: every contender is measured once in each
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Length of a measurement, in s
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// Idle sessions whose memory is measured
+    #[arg(long, default_value_t = 2000)]
+    sessions: usize,
+    /// Only scenarios whose name contains this, or `loss`, or `memory`; may be given again
+    #[arg(long)]
+    only: Vec<String>,
+    /// Only these contenders [default: direct, both nginx, packet, packet-no-frames]; may be given
+    /// again
+    #[arg(long, value_enum)]
+    contender: Vec<Kind>,
+    /// Only these topologies [default: routed, local-server]; may be given again
+    #[arg(long, value_enum)]
+    topology: Vec<Topology>,
+    /// The wsproxy under test [default: the one beside this program]
+    #[arg(long)]
+    wsproxy: Option<PathBuf>,
+    /// Where the results go
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+}
+
 fn main() -> ExitCode {
     let _in_force = wsproxy::limits::raise_descriptors(0);
     let done = match Cli::parse().command {
         Command::Run(arguments) => run(arguments),
         Command::Gateway(arguments) => gateway(arguments),
         Command::Supervision(arguments) => supervision(arguments),
+        Command::Packet(arguments) => packet_path(arguments),
         Command::Instructions { update } => instructions::run(update),
         Command::Pure { name } => pure::run(&name),
         Command::Upstream { listen } => Upstream::start(listen).map(Upstream::join),
@@ -161,6 +197,7 @@ fn main() -> ExitCode {
                 warm_up: Duration::from_millis(500),
                 measured: Duration::from_secs_f64(seconds),
                 processes: Vec::new(),
+                held: None,
             };
             let messages = Messages { payloads: vec![payload], sessions, rate };
             messages::run(&target, &messages).and_then(|figures| {
@@ -257,5 +294,36 @@ fn supervision(arguments: SupervisionArguments) -> Result<()> {
     let path = arguments.out.join("supervision.md");
     std::fs::write(&path, &report)?;
     println!("{report}\nalso in {}", path.display());
+    Ok(())
+}
+
+fn packet_path(arguments: PacketArguments) -> Result<()> {
+    let quick = arguments.quick;
+    let or = |given: Vec<_>, all: &[_]| if given.is_empty() { all.to_vec() } else { given };
+    std::fs::create_dir_all(&arguments.out)?;
+    let plan = packet::Plan {
+        topologies: match arguments.topology {
+            given if given.is_empty() => vec![Topology::Routed, Topology::LocalServer],
+            given => given,
+        },
+        contenders: or(arguments.contender, &packet::CONTENDERS),
+        only: arguments.only,
+        rounds: if quick { 1 } else { arguments.rounds },
+        measured: Duration::from_secs_f64(if quick { 0.3 } else { arguments.seconds }),
+        warm_up: Duration::from_millis(500),
+        idle: if quick { 100 } else { arguments.sessions },
+        wsproxy: std::path::absolute(arguments.wsproxy.map_or_else(run::wsproxy, Ok)?)?,
+        folder: std::path::absolute(arguments.out.join("packet"))?,
+    };
+    let measured = packet::run(&plan)?;
+    let document = packet::report::document(&measured);
+    let path = packet::report_path(&arguments.out);
+    std::fs::write(&path, &document)?;
+    println!("{document}\nalso in {}", path.display());
+    // Numbers are no failure; what could not be measured, or was not on the path, is one.
+    let failures = measured.run.cells.iter().map(|cell| cell.failures.len()).sum::<usize>();
+    ensure!(failures == 0, "{failures} measurements failed: see above");
+    let strays = packet::strays(&measured.run);
+    ensure!(strays.is_empty(), "not on the packet path: {}", strays.join("; "));
     Ok(())
 }

@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
-use wsproxy_tests::namespaces::{Family, Net, Place, address};
+use wsproxy_tests::{
+    link::{Lossy, Plan as LossPlan},
+    namespaces::{Family, Net, Place, address},
+};
 
 /// Port of the upstream.
 pub const UPSTREAM: u16 = 9000;
@@ -63,7 +66,21 @@ impl Site {
     /// # Errors
     /// A setting is refused.
     pub fn new(topology: Topology) -> Result<Self> {
-        let net = Net::new(MTU);
+        Self::of(Net::new(MTU), topology)
+    }
+
+    /// The same, with packets of one segment each on their links: each is lost alone.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn one_by_one(topology: Topology) -> Result<Self> {
+        let net = Net::one_by_one(MTU);
+        // Loss is recovered from often enough for a short measurement to mean something.
+        net.recover_quickly();
+        Self::of(net, topology)
+    }
+
+    fn of(net: Net, topology: Topology) -> Result<Self> {
         for place in [Place::Client, Place::Gateway, Place::Server] {
             net.within(place, || {
                 for (key, value) in SYSCTLS {
@@ -81,6 +98,17 @@ impl Site {
             net.within(place, || run("ip", &["route", "add", far, "via", &via]))?;
         }
         Ok(Self { net, topology, congestion_control })
+    }
+
+    /// From now on a share of what the client and the server send is lost, by a plan of that
+    /// seed, until this is dropped.
+    #[must_use]
+    pub fn lose(&self, share: f64, seed: u64) -> [Lossy<'_>; 2] {
+        let mut seed = seed.wrapping_mul(2);
+        [Place::Client, Place::Server].map(|place| {
+            seed = seed.wrapping_add(1);
+            Lossy::attach(&self.net, place, place, LossPlan { seed, drop: share, ..<_>::default() })
+        })
     }
 
     /// Runs `work` where the load is made.

@@ -42,7 +42,8 @@ pub struct Environment {
 /// One way from the client to the server.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Contender {
-    /// `direct`, `nginx`, `nginx-64k`, `haproxy`, `haproxy-splice`, `relay`, `sockmap`, `auto`.
+    /// `direct`, `nginx`, `nginx-64k`, `haproxy`, `haproxy-splice`, `relay`, `sockmap`, `auto`, `packet`,
+    /// `packet-no-frames`.
     pub name: String,
     /// What the program says its version is.
     pub version: String,
@@ -88,6 +89,10 @@ pub struct Figures {
     /// Of wsproxy's bytes, the part that the kernel carried.
     #[serde(default)]
     pub kernel_share: Option<f64>,
+    /// Sessions on wsproxy's packet path in the middle of the measured part, where that is asked
+    /// for.
+    #[serde(default)]
+    pub on_packet_path: Option<u64>,
 }
 
 /// Latency in us.

@@ -106,7 +106,7 @@ fn in_topology(plan: &Plan, topology: Topology, run: &mut Run) -> Result<()> {
         for round in 0..rounds {
             for contender in &contenders {
                 let result = measure(plan, &site, &upstream, contender, &scenario);
-                note(run, topology, &scenario, contender.kind, round, result);
+                note(run, topology.name(), &scenario, contender.kind, round, result);
             }
         }
     }
@@ -153,6 +153,7 @@ fn measure(
         warm_up: plan.warm_up,
         measured: plan.measured,
         processes: processes.clone(),
+        held: None,
     };
     let wrong_before = upstream.counters.wrong.load(Ordering::Relaxed);
     let carried_before = contender.carried(site);
@@ -169,7 +170,7 @@ fn measure(
 }
 
 /// Waits until the sessions of a measurement are gone.
-fn settle(upstream: &Upstream) {
+pub(crate) fn settle(upstream: &Upstream) {
     let deadline = Instant::now() + SETTLE;
     while upstream.counters.open.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
         sleep(Duration::from_millis(5));
@@ -177,16 +178,16 @@ fn settle(upstream: &Upstream) {
     sleep(Duration::from_millis(50));
 }
 
-fn note(
+/// Adds what a round measured, and says so.
+pub(crate) fn note(
     run: &mut Run,
-    topology: Topology,
+    topology: &str,
     scenario: &Scenario,
     kind: Kind,
     round: u32,
     result: Result<Figures>,
 ) {
     let (scenario, contender) = (scenario.name(), kind.name());
-    let topology = topology.name();
     let same = |cell: &&mut Cell| {
         (cell.topology.as_str(), cell.scenario.as_str(), cell.contender.as_str())
             == (topology, scenario.as_str(), contender)
@@ -239,6 +240,9 @@ pub(crate) fn line(figures: &Figures) -> String {
     }
     if let Some(share) = figures.kernel_share {
         words.push(format!("{:.0} % in the kernel", share * 100.0));
+    }
+    if let Some(count) = figures.on_packet_path {
+        words.push(format!("{count} on the packet path"));
     }
     words.join(", ")
 }

@@ -231,6 +231,7 @@ fn followed(plan: &Plan, mode: &'static str, datapath: &str) -> Result<Followed>
                 warm_up: Duration::from_millis(300),
                 measured: plan.measured,
                 processes: bench.process.all(),
+                held: None,
             };
             let load = Messages { payloads: vec![64], sessions: TALKERS, rate: None };
             let figures = bench.site.at_client(|| messages::run(&target, &load))?;

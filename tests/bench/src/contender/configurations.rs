@@ -31,6 +31,11 @@ pub fn of(
         Kind::Relay => wsproxy(port, upstream, "mode = \"relay\"", admin),
         Kind::Sockmap => wsproxy(port, upstream, "mode = \"sockmap\"\nsettle = \"off\"", admin),
         Kind::Auto => wsproxy(port, upstream, "mode = \"auto\"", admin),
+        Kind::Packet => wsproxy(port, upstream, "mode = \"packet\"", admin),
+        Kind::PacketNoFrames => {
+            let datapath = "mode = \"packet\"\n[route]\nupstream = \"servers\"\nframes = false";
+            wsproxy(port, upstream, datapath, admin)
+        }
     }
 }
 
@@ -41,7 +46,7 @@ pub fn arguments(kind: Kind, file: &Path, prefix: &Path) -> Vec<String> {
         Kind::Direct => Vec::new(),
         Kind::Nginx | Kind::Nginx64k => nginx_arguments(prefix, file),
         Kind::Haproxy | Kind::HaproxySplice => vec!["-db".into(), "-f".into(), text],
-        Kind::Relay | Kind::Sockmap | Kind::Auto => {
+        Kind::Relay | Kind::Sockmap | Kind::Auto | Kind::Packet | Kind::PacketNoFrames => {
             vec!["run".into(), "--config".into(), text]
         }
     }
@@ -123,6 +128,7 @@ fn wsproxy(port: u16, upstream: SocketAddr, datapath: &str, admin: Option<Socket
         "[listener]
 address = \"0.0.0.0:{port}\"
 [upstream]
+name = \"servers\"
 servers = [\"{upstream}\"]
 [datapath]
 {datapath}

@@ -39,11 +39,15 @@ pub enum Kind {
     Sockmap,
     /// wsproxy as it comes.
     Auto,
+    /// wsproxy with every session on the packet path.
+    Packet,
+    /// The same, with frames not followed (`route.frames`).
+    PacketNoFrames,
 }
 
 impl Kind {
-    /// All, in the order of every round.
-    pub const ALL: [Self; 8] = [
+    /// Those that are compared everywhere, in the order of every round.
+    pub const ALL: [Self; 9] = [
         Self::Direct,
         Self::Nginx,
         Self::Nginx64k,
@@ -52,6 +56,7 @@ impl Kind {
         Self::Relay,
         Self::Sockmap,
         Self::Auto,
+        Self::Packet,
     ];
 
     /// As in the results.
@@ -66,7 +71,22 @@ impl Kind {
             Self::Relay => "relay",
             Self::Sockmap => "sockmap",
             Self::Auto => "auto",
+            Self::Packet => "packet",
+            Self::PacketNoFrames => "packet-no-frames",
         }
+    }
+
+    fn is_wsproxy(self) -> bool {
+        !matches!(
+            self,
+            Self::Direct | Self::Nginx | Self::Nginx64k | Self::Haproxy | Self::HaproxySplice
+        )
+    }
+
+    /// Whether its sessions are on the packet path.
+    #[must_use]
+    pub fn is_packet(self) -> bool {
+        matches!(self, Self::Packet | Self::PacketNoFrames)
     }
 
     fn port(self) -> u16 {
@@ -78,13 +98,12 @@ impl Kind {
             Self::Direct => PathBuf::new(),
             Self::Nginx | Self::Nginx64k => "/usr/sbin/nginx".into(),
             Self::Haproxy | Self::HaproxySplice => "/usr/sbin/haproxy".into(),
-            Self::Relay | Self::Sockmap | Self::Auto => wsproxy.into(),
+            _ => wsproxy.into(),
         }
     }
 
     fn version(self, program: &Path) -> String {
-        let flag =
-            if matches!(self, Self::Relay | Self::Sockmap | Self::Auto) { "-V" } else { "-v" };
+        let flag = if self.is_wsproxy() { "-V" } else { "-v" };
         let line = first_line_of(&program.to_string_lossy(), &[flag]).unwrap_or_default();
         line.trim_start_matches("nginx version: ").to_owned()
     }
@@ -126,8 +145,8 @@ impl Contender {
         if !program.exists() {
             bail!("{} is not installed", program.display());
         }
-        let admin = matches!(kind, Kind::Relay | Kind::Sockmap | Kind::Auto)
-            .then(|| SocketAddr::from(([127, 0, 0, 1], kind.port() + 100)));
+        let admin =
+            kind.is_wsproxy().then(|| SocketAddr::from(([127, 0, 0, 1], kind.port() + 100)));
         let prefix = folder.join(name);
         fs::create_dir_all(&prefix)?;
         let configuration = configurations::of(kind, kind.port(), site.upstream(), &prefix, admin);
@@ -159,13 +178,26 @@ impl Contender {
         let mut sums = (0.0, 0.0);
         for line in text.lines().filter(|line| line.starts_with("wsproxy_session_bytes_total")) {
             let value: f64 = line.rsplit(' ').next()?.parse().ok()?;
-            if line.contains("datapath=\"sockmap\"") {
+            if !line.contains("datapath=\"relay\"") {
                 sums.0 += value;
             }
             sums.1 += value;
         }
         Some(sums)
     }
+
+    /// Sessions that wsproxy has on the packet path now. `None` for others.
+    #[must_use]
+    pub fn on_packet_path(&self, site: &Site) -> Option<u64> {
+        let admin = self.admin?;
+        let text = site.at_gateway(|| metrics(admin)).ok()?;
+        packet_sessions(&text)
+    }
+}
+
+fn packet_sessions(metrics: &str) -> Option<u64> {
+    let gauge = "wsproxy_sessions{datapath=\"packet\"} ";
+    metrics.lines().find_map(|line| line.strip_prefix(gauge))?.parse().ok()
 }
 
 fn metrics(admin: SocketAddr) -> std::io::Result<String> {
@@ -175,4 +207,17 @@ fn metrics(admin: SocketAddr) -> std::io::Result<String> {
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_on_the_packet_path_are_told_from_others() {
+        let text = "# HELP wsproxy_sessions now\nwsproxy_sessions{datapath=\"relay\"} 3\n\
+                    wsproxy_sessions{datapath=\"packet\"} 61\nwsproxy_sessions_total 64\n";
+        assert_eq!(packet_sessions(text), Some(61));
+        assert_eq!(packet_sessions("wsproxy_sessions{datapath=\"relay\"} 3\n"), None);
+    }
 }

@@ -188,6 +188,7 @@ fn sample(
         warm_up: plan.warm_up,
         measured: plan.measured,
         processes: gateway.process.all(),
+        held: None,
     };
     let transport = if measurement.tls { &certificate.transport } else { &Transport::Plain };
     let figures = site.at_client(|| measurement.run(&target, transport, plan.sessions))?;

@@ -10,7 +10,10 @@ pub mod wire;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -29,6 +32,8 @@ const STALL: u64 = 5_000_000_000;
 /// Latencies are kept with so many digits, up to a minute.
 const DIGITS: u8 = 3;
 const LONGEST_NS: u64 = 60_000_000_000;
+/// How often is looked whether a warm-up that is held may end, in ns.
+const HELD: u64 = 5_000_000;
 
 /// Where the load goes and how long it is measured.
 #[derive(Clone, Debug)]
@@ -43,6 +48,14 @@ pub struct Target {
     pub measured: Duration,
     /// Processes whose own CPU time is told beside that of the whole machine.
     pub processes: Vec<u32>,
+    /// The warm-up goes on while this is true.
+    pub held: Option<Arc<AtomicBool>>,
+}
+
+impl Target {
+    fn is_held(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.load(Ordering::Relaxed))
+    }
 }
 
 /// The begin of the measured part.
@@ -99,7 +112,10 @@ impl Window {
     /// # Errors
     /// Nothing moved for a long time.
     pub fn goes_on(&mut self, target: &Target, now: u64) -> Result<bool> {
-        if self.started.is_none() && now >= self.begin {
+        if self.started.is_none() && now >= self.begin && target.is_held() {
+            let longer = now + HELD - self.begin;
+            (self.begin, self.end) = (self.begin + longer, self.end + longer);
+        } else if self.started.is_none() && now >= self.begin {
             self.upstream_before = counted(target);
             let own_seconds = machine::spent_by(&self.processes)?;
             self.started = Some(Started { at: now, cpu: machine::Cpu::now()?, own_seconds });
@@ -173,4 +189,30 @@ fn counted(target: &Target) -> (u64, u64) {
     target.upstream.as_ref().map_or((0, 0), |counters| {
         (counters.frames.load(Ordering::Relaxed), counters.bytes.load(Ordering::Relaxed))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warm_up_that_is_held_goes_on() {
+        let held = Arc::new(AtomicBool::new(true));
+        let target = Target {
+            address: ([127, 0, 0, 1], 1).into(),
+            upstream: None,
+            warm_up: Duration::ZERO,
+            measured: Duration::from_nanos(HELD),
+            processes: Vec::new(),
+            held: Some(held.clone()),
+        };
+        let mut window = Window::new(&target).expect("bounds that are good");
+        let late = window.due() + 3 * HELD;
+        assert!(window.goes_on(&target, late).expect("nothing stalled") && window.due() > late);
+        assert!(window.started.is_none());
+        held.store(false, Ordering::Relaxed);
+        let begin = window.due();
+        assert!(window.goes_on(&target, begin).expect("nothing stalled"));
+        assert!(window.started.is_some() && window.due() == begin + HELD);
+    }
 }
