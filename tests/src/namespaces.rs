@@ -141,7 +141,9 @@ impl Net {
         ip(&format!("-n {} link set {link} {words}", self.namespace(place)));
     }
 
-    fn namespace(&self, place: Place) -> String {
+    /// The name of a namespace, for `ip -n`.
+    #[must_use]
+    pub fn namespace(&self, place: Place) -> String {
         format!("{}{place:?}", self.name)
     }
 

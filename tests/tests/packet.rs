@@ -1,10 +1,10 @@
 //! The packet path: once a session is on it, the gateway's own TCP does nothing for it. Needs root.
 
-use std::{net::TcpStream, time::Duration};
+use std::{net::TcpStream, process::Command, time::Duration};
 
 use wsproxy::datapath::{Mode, Path};
 use wsproxy_tests::{
-    namespaces::{Family, Net, tcp_counter},
+    namespaces::{Family, Net, Place, tcp_counter},
     routed::{End as _, Gateway, PATIENCE, converse},
     sessions::{kernel_expected, wait_for},
 };
@@ -86,4 +86,39 @@ fn elsewhere_it_sees_them_all() {
             assert!(received >= least && sent >= least, "{received} in, {sent} out");
         });
     }
+}
+
+fn ip(namespace: &str, words: &str) {
+    let done = Command::new("ip").args(["-n", namespace]).args(words.split(' ')).status();
+    assert!(done.expect("ip (iproute2)").success(), "ip -n {namespace} {words}");
+}
+
+/// The client's packets come in through another device from one moment to the next: the frozen
+/// socket takes none of their bytes, and the program looks at that device too before long.
+#[test]
+fn packets_may_come_in_through_another_device() {
+    if !kernel_expected() {
+        return;
+    }
+    let net = Net::new(1500);
+    let [client_ns, gateway_ns] = [Place::Client, Place::Gateway].map(|place| net.namespace(place));
+    ip(&client_ns, &format!("link add other type veth peer other netns {gateway_ns}"));
+    for (namespace, address) in [(&client_ns, "10.99.0.2/24"), (&gateway_ns, "10.99.0.1/24")] {
+        ip(namespace, &format!("addr add {address} dev other"));
+        ip(namespace, "link set other up");
+    }
+    Gateway::run(&net, Mode::Packet, |gateway| {
+        let (id, client, server) = gateway.session(Family::V4, None);
+        let warmed = warm(gateway, id, &client, &server);
+        converse(&client, &server, 1, &[100; 20]);
+        for name in ["all", "other"] {
+            // The way back is the old one, and must not count as a lie.
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"), "0").unwrap();
+        }
+        ip(&client_ns, "route replace 10.77.1.1/32 dev other src 10.77.1.2");
+        converse(&client, &server, 2, &[100, 64 * KIB, 1, 20 * KIB]);
+        let end = gateway.finish(id, &client, &server);
+        let total = 2000 + 101 + 84 * KIB as u64 + warmed;
+        assert_eq!([end.to_upstream.total(), end.to_client.total()], [total; 2]);
+    });
 }

@@ -246,6 +246,19 @@ pub fn tcp_view(socket: BorrowedFd<'_>) -> io::Result<TcpView> {
     })
 }
 
+/// `TCP_INFO.tcpi_segs_in`: segments that came in.
+///
+/// # Errors
+/// What `getsockopt(2)` says; `Unsupported` from a kernel before 4.2.
+pub fn tcp_segments_in(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    /// Its offset in `struct tcp_info`.
+    const SEGS_IN: usize = 140;
+    let info = tcp_info::<{ SEGS_IN + 4 }>(socket)?;
+    let mut segments = [0; 4];
+    segments.copy_from_slice(&info[SEGS_IN..]);
+    Ok(u32::from_ne_bytes(segments))
+}
+
 /// Whether the connection is in state ESTABLISHED: `TCP_INFO.tcpi_state`, its first byte.
 ///
 /// # Errors

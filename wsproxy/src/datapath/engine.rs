@@ -97,6 +97,8 @@ struct Engine {
     next_sweep: Instant,
     /// Changes of routes and devices that were looked at.
     changes: u64,
+    /// Sweeps so far.
+    sweeps: u32,
     draining: Option<(Arc<CloseOrder>, Instant)>,
     stopping: bool,
 }
@@ -141,6 +143,7 @@ impl Engine {
             numbers: Numbers::seeded(),
             next_sweep: Instant::now() + SWEEP,
             changes: 0,
+            sweeps: 0,
             draining: None,
             stopping: false,
         })

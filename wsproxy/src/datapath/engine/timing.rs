@@ -28,6 +28,9 @@ const SAYS_AGAIN: Duration = Duration::from_millis(300);
 const BUSY: Duration = Duration::from_secs(1);
 /// Pause before a session that must enter, but cannot just now, is looked at again.
 const AGAIN: Duration = Duration::from_millis(10);
+/// Sweeps in which all sessions of the packet path are asked once whether packets go astray: it takes
+/// two system calls each.
+const ASTRAY: u32 = 2;
 /// Sessions that enter the kernel in one go, at most: each takes some 20 us, and others wait.
 const ENTRIES: usize = 16;
 /// Pause between the closes of two sessions, at most: few are done with sooner than their window.
@@ -448,6 +451,16 @@ impl Engine {
         }
     }
 
+    /// Packets of a session came in through another device than before.
+    fn look_everywhere(&self) {
+        let (Some(kernel), Some(paths)) = (&self.shared.kernel, &self.shared.paths) else { return };
+        let result = paths.attach_everywhere(kernel);
+        tracing::info!(
+            error = result.err().map(tracing::field::display),
+            "packets of a session came in through another device: the packet path looks at all"
+        );
+    }
+
     /// Whether routes, addresses or devices have changed since this engine looked last.
     fn look_at_changes(&mut self) -> bool {
         let (Some(kernel), Some(paths)) = (&self.shared.kernel, &self.shared.paths) else {
@@ -467,12 +480,18 @@ impl Engine {
         let (clock, batches) = (Instant::now(), self.batches);
         self.next_sweep = clock + SWEEP;
         let moved = self.look_at_changes();
+        let mut astray = false;
+        self.sweeps = self.sweeps.wrapping_add(1);
+        let turn = self.sweeps % ASTRAY;
         for slot in self.slots() {
             // A notification may have been lost.
             self.hear_packets(slot, None, now);
             let Some(session) = self.session(slot) else { continue };
             if moved {
                 session.look_at_ways(&shared);
+            }
+            if slot % ASTRAY == turn {
+                astray |= session.went_astray();
             }
             if session.deadline().is_some() {
                 continue;
@@ -496,6 +515,9 @@ impl Engine {
                 }
                 self.run_lanes(slot, forgotten, now, false);
             }
+        }
+        if astray {
+            self.look_everywhere();
         }
     }
 }

@@ -146,6 +146,20 @@ impl Paths {
         }
     }
 
+    /// Has the program look at all devices that packets may come in through: those of a session
+    /// seem to come by another one than before.
+    ///
+    /// # Errors
+    /// The kernel could not be asked, or refused; other devices were attached to all the same.
+    pub fn attach_everywhere(&self, kernel: &Kernel) -> io::Result<()> {
+        let mut result = Ok(());
+        for device in self.ways().devices()?.iter().filter(|device| device.up) {
+            let attached = kernel.attach_to_device(device.index, &device.name, device.loopback);
+            result = result.and(attached);
+        }
+        result
+    }
+
     /// Asks again how the peers of a session are reached.
     ///
     /// # Errors
@@ -354,7 +368,7 @@ impl Plan {
         }
     }
 
-    /// The connection to a side as it was, but without what was under way in it.
+    /// The connection to a side as it was, but without what was under way in it; deaf.
     #[must_use]
     pub fn as_it_was(&self, side: usize, frozen: &Frozen) -> Revival {
         let leg = &self.legs[side];
@@ -367,7 +381,7 @@ impl Plan {
             timestamps: leg.facts.timestamps.then_some(frozen.timestamp),
             sack: leg.facts.sack,
             window_scale: leg.facts.window_scale,
-            window: frozen.window,
+            window: frozen.deaf(),
             keepalive: frozen.keepalive,
             transparent: false,
             device: None,

@@ -49,6 +49,13 @@ pub struct Frozen {
 }
 
 impl Frozen {
+    /// The windows of a socket that takes no bytes: those that come by a way where nobody translates
+    /// them would be acknowledged, and lost.
+    #[must_use]
+    pub fn deaf(&self) -> RepairWindow {
+        RepairWindow { rcv_wnd: 0, rcv_wup: self.rcv_seq, ..self.window }
+    }
+
     /// Whether nothing has come or gone since the socket was frozen.
     ///
     /// # Errors
@@ -190,6 +197,14 @@ pub fn revive(socket: BorrowedFd<'_>, revival: &Revival) -> io::Result<()> {
     connect_unspec(socket)?;
     establish(socket, revival)?;
     wake(socket, revival)
+}
+
+/// Has a frozen socket take no bytes any more; what undoes that is [`revive`].
+///
+/// # Errors
+/// What `setsockopt(2)` says.
+pub fn deafen(socket: BorrowedFd<'_>, frozen: &Frozen) -> io::Result<()> {
+    repair::set_repair_window(socket, &frozen.deaf())
 }
 
 /// Takes from a frozen socket what it has sent and not got acknowledged: it would send it again.

@@ -61,7 +61,10 @@ impl Session {
         let ms = (now_ns().saturating_sub(saved.frozen_ns) / 1_000_000) as u32;
         let socket = |side: usize| {
             let (near, far) = (&state[side], &state[1 - side]);
-            frozen_socket(plan.revival(side, near, far, &frozen[side], ms))
+            let mut revival = plan.revival(side, near, far, &frozen[side], ms);
+            // Deaf, as every frozen socket.
+            revival.window.rcv_wnd = 0;
+            frozen_socket(revival)
         };
         let ends = [Endpoint::tcp(socket(CLIENT)?), Endpoint::tcp(socket(UPSTREAM)?)];
         for flow in flows {

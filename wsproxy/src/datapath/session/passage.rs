@@ -24,7 +24,7 @@ use crate::{
             socket::{self, Frozen},
         },
     },
-    sys::flow::SharedFlow,
+    sys::{self, flow::SharedFlow},
 };
 
 /// Runs of the lanes after which a session that was not quiet is looked at again, at most.
@@ -56,13 +56,15 @@ pub(super) struct Passage {
     tries: u32,
     /// Runs of the lanes until it is looked at again.
     runs: u32,
+    /// Segments that the frozen sockets had got when they were looked at last.
+    got: Option<[Option<u32>; 2]>,
 }
 
 impl Passage {
     /// Of a session that an earlier process has translated.
     pub(super) fn adopted(plan: Plan, frozen: [Frozen; 2], since: u64) -> Self {
         let keys = plan.keys();
-        Self { plan, keys, stage: Stage::Translated(frozen, since), tries: 0, runs: 0 }
+        Self { plan, keys, stage: Stage::Translated(frozen, since), tries: 0, runs: 0, got: None }
     }
 
     /// What the next process has to know of it, and since when it is translated.
@@ -138,7 +140,7 @@ impl Session {
                 flow.set_state(State::Watch);
             }
             packets.enlist(self.place.slot(), &keys).map_err(Ineligible::Refused)?;
-            Ok(Passage { plan, keys, stage: Stage::Watched, tries: 0, runs: 0 })
+            Ok(Passage { plan, keys, stage: Stage::Watched, tries: 0, runs: 0, got: None })
         });
         match watched {
             Ok(passage) => self.passage = Some(Box::new(passage)),
@@ -206,6 +208,7 @@ impl Session {
                 self.count_once(shared, &frozen);
                 passage.stage = Stage::Translated(frozen, now_ns());
                 passage.tries = 0;
+                passage.got = None;
                 self.passage = Some(passage);
                 self.moved_to(shared, Path::Packet);
                 shared.entered.fetch_add(1, Ordering::Relaxed);
@@ -274,6 +277,10 @@ impl Session {
                 for flow in flows {
                     flow.set_state(State::Forward);
                 }
+                for (socket, frozen) in sockets.into_iter().zip(&frozen) {
+                    // Refused, it is as before: no reason to give the session up.
+                    let _deaf = socket::deafen(socket, frozen);
+                }
                 return Ok(Some(frozen));
             }
         }
@@ -311,7 +318,7 @@ impl Session {
         let Some(packets) = packets(shared) else { return false };
         let flows = packets.flows(self.place.slot());
         let sockets = self.ends.each_ref().map(AsFd::as_fd);
-        let Some(Passage { plan, stage: Stage::Translated(frozen, _), .. }) =
+        let Some(Passage { plan, stage: Stage::Translated(frozen, _), got, .. }) =
             self.passage.as_deref_mut()
         else {
             return false;
@@ -324,6 +331,7 @@ impl Session {
                 continue;
             }
             frozen[side].unacknowledged = 0;
+            *got = None;
             if let Err(error) =
                 socket::refreeze(sockets[side], &plan.as_it_was(side, &frozen[side]))
             {
@@ -402,6 +410,17 @@ impl Session {
     pub(in crate::datapath) fn may_go_again(&mut self) {
         self.may_be_translated = true;
         self.came_back_at = Some(self.reads());
+    }
+
+    /// Whether a frozen socket got a segment since this was asked last: it came in where nobody
+    /// translates it.
+    pub(in crate::datapath) fn went_astray(&mut self) -> bool {
+        let got = [CLIENT, UPSTREAM].map(|side| sys::tcp_segments_in(self.socket(side)).ok());
+        let Some(passage) = self.passage.as_deref_mut() else { return false };
+        match passage.got.replace(got) {
+            Some(before) => matches!(passage.stage, Stage::Translated(..)) && before != got,
+            None => false,
+        }
     }
 
     /// What each side has sent so far.
