@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use wsproxy_common::packet::{Flow, FlowKey, KNOWN, Pair, State};
+use wsproxy_common::packet::{Flow, FlowKey, KNOWN, Pair, State, after};
 
 const WORDS: usize = size_of::<Flow>() / 8;
 
@@ -65,6 +65,16 @@ impl SharedFlow {
         self.number(std::mem::offset_of!(Flow, acked))
     }
 
+    /// S has acknowledged so much, in T's numbers, and BPF did not see it. By how many bytes that is
+    /// more than what it saw.
+    pub fn acknowledge(&self, to: u32) -> u32 {
+        const AT: usize = std::mem::offset_of!(Flow, acked) / 8;
+        let moved = self.0[AT].fetch_update(Ordering::SeqCst, Ordering::SeqCst, |old| {
+            after(to, old as u32).then_some(KNOWN | u64::from(to))
+        });
+        moved.map_or(0, |old| to.wrapping_sub(old as u32))
+    }
+
     /// The last TSval of S.
     #[must_use]
     pub fn value(&self) -> Option<u32> {
@@ -119,3 +129,20 @@ unsafe impl aya::Pod for Key {}
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub struct Key(pub FlowKey);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_acknowledged_only_moves_forward() {
+        let flow = SharedFlow(std::array::from_fn(|_| AtomicU64::new(0)));
+        let acked = KNOWN | u64::from(u32::MAX - 1);
+        flow.store(&Flow { acked, flags: 3, ..Flow::default() });
+        assert_eq!(flow.acknowledge(3), 5, "over the end of the numbers");
+        assert_eq!((flow.acked(), flow.flags(), flow.sent()), (Some(3), 3, None));
+        assert_eq!(flow.acknowledge(3), 0, "BPF was first");
+        assert_eq!(flow.acknowledge(u32::MAX), 0, "BPF was further");
+        assert_eq!(flow.acked(), Some(3));
+    }
+}

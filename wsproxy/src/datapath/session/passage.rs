@@ -326,16 +326,22 @@ impl Session {
         for side in [CLIENT, UPSTREAM] {
             // What the other side had said by then is what this socket had sent to this one.
             let all = frozen[1 - side].rcv_seq;
-            let acked = flows[side].acked().is_some_and(|acked| !packet::after(all, acked));
-            if frozen[side].unacknowledged == 0 || !acked {
+            if frozen[side].unacknowledged == 0 {
                 continue;
             }
-            frozen[side].unacknowledged = 0;
-            *got = None;
-            if let Err(error) =
-                socket::refreeze(sockets[side], &plan.as_it_was(side, &frozen[side]))
-            {
-                tracing::warn!(%error, session = self.meta.id, "a frozen socket kept its queue");
+            if sys::unacknowledged(sockets[side]).is_ok_and(|bytes| bytes == 0) {
+                // Its peer told the socket, before packets were translated, and won't say it again.
+                let bytes = flows[side].acknowledge(all);
+                let record = records(shared, self.place.slot())[1 - side];
+                record.packet_bytes.fetch_add(bytes.into(), Ordering::Relaxed);
+                frozen[side].unacknowledged = 0;
+            } else if flows[side].acked().is_some_and(|acked| !packet::after(all, acked)) {
+                frozen[side].unacknowledged = 0;
+                *got = None;
+                let as_it_was = plan.as_it_was(side, &frozen[side]);
+                if let Err(error) = socket::refreeze(sockets[side], &as_it_was) {
+                    tracing::warn!(%error, session = self.meta.id, "a frozen socket kept its queue");
+                }
             }
         }
         let owes = frozen.iter().any(|frozen| frozen.unacknowledged > 0);
