@@ -1,7 +1,7 @@
 //! The packet path beside no proxy and nginx: what issue 6 promises of it, in one short run.
 //!
-//! One contender runs at a time: the packet path's program at a device costs everybody who uses
-//! that device a look into a map, `direct` too.
+//! Every contender has namespaces of its own: the packet path's program at a device costs
+//! everybody who uses that device a look into a map, `direct` too.
 
 pub mod memory;
 pub mod report;
@@ -103,16 +103,22 @@ pub fn run(plan: &Plan) -> Result<Measured> {
     };
     let mut measured = Measured { run: Run { environment, ..Run::default() }, memory: None };
     for topology in &plan.topologies {
-        let place = Place::new(topology.name(), Site::new(*topology)?)?;
-        measured.run.environment.congestion_control.clone_from(&place.site.congestion_control);
-        for scenario in SCENARIOS.iter().filter(|scenario| plan.wants(&scenario.name())) {
-            rounds(plan, &place, scenario, &mut measured.run);
+        let wanted = SCENARIOS.iter().filter(|scenario| plan.wants(&scenario.name()));
+        let wanted: Vec<_> = wanted.collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let places = places(plan, topology.name(), |_| true, || Site::new(*topology))?;
+        for scenario in wanted {
+            rounds(plan, &places, scenario, &mut measured.run);
         }
     }
     if plan.wants("loss") {
-        let place = Place::new(LOSSY, Site::one_by_one(Topology::Routed)?)?;
+        // Loss is compared with `direct` alone.
+        let compared = |kind: Kind| kind == Kind::Direct || kind.is_packet();
+        let places = places(plan, LOSSY, compared, || Site::one_by_one(Topology::Routed))?;
         let plan = Plan { measured: plan.measured * LOSSY_LENGTH, ..plan.clone() };
-        rounds(&plan, &place, &LOSSY_LOAD, &mut measured.run);
+        rounds(&plan, &places, &LOSSY_LOAD, &mut measured.run);
     }
     if plan.wants("memory") {
         measured.memory = Some(memory::measure(plan).context("memory of idle sessions")?);
@@ -120,46 +126,49 @@ pub fn run(plan: &Plan) -> Result<Measured> {
     Ok(measured)
 }
 
-/// Where contenders are measured, with the upstream.
+/// Where one contender is measured, with an upstream of its own.
 struct Place {
     name: &'static str,
+    contender: Contender,
     upstream: Upstream,
     site: Site,
 }
 
 impl Place {
-    fn new(name: &'static str, site: Site) -> Result<Self> {
-        let upstream = site.at_server(|| Upstream::start(([0, 0, 0, 0], UPSTREAM).into()))?;
-        Ok(Self { name, upstream, site })
-    }
-
     fn is_lossy(&self) -> bool {
         self.name == LOSSY
     }
 }
 
-fn rounds(plan: &Plan, place: &Place, scenario: &Scenario, run: &mut Run) {
+fn places(
+    plan: &Plan,
+    name: &'static str,
+    compared: impl Fn(Kind) -> bool,
+    site: impl Fn() -> Result<Site>,
+) -> Result<Vec<Place>> {
+    let one = |kind: &Kind| {
+        let site = site()?;
+        let upstream = site.at_server(|| Upstream::start(([0, 0, 0, 0], UPSTREAM).into()))?;
+        let contender = Contender::start(*kind, &site, &plan.folder.join(name), &plan.wsproxy)?;
+        Ok(Place { name, contender, upstream, site })
+    };
+    plan.contenders.iter().filter(|kind| compared(**kind)).map(one).collect()
+}
+
+fn rounds(plan: &Plan, places: &[Place], scenario: &Scenario, run: &mut Run) {
+    if let Some(place) = places.first() {
+        run.environment.congestion_control.clone_from(&place.site.congestion_control);
+    }
     for round in 0..plan.rounds {
-        for kind in &plan.contenders {
-            // Loss is compared with `direct` alone.
-            if place.is_lossy() && *kind != Kind::Direct && !kind.is_packet() {
-                continue;
-            }
-            let result = measure(plan, place, *kind, scenario, round);
-            note(run, place.name, scenario, *kind, round, result);
+        for place in places {
+            let result = measure(plan, place, scenario, round);
+            note(run, place.name, scenario, place.contender.kind, round, result);
         }
     }
 }
 
-fn measure(
-    plan: &Plan,
-    place: &Place,
-    kind: Kind,
-    scenario: &Scenario,
-    round: u32,
-) -> Result<Figures> {
-    let Place { site, upstream, .. } = place;
-    let contender = Contender::start(kind, site, &plan.folder, &plan.wsproxy)?;
+fn measure(plan: &Plan, place: &Place, scenario: &Scenario, round: u32) -> Result<Figures> {
+    let Place { site, upstream, contender, .. } = place;
     let processes = contender.processes();
     let target = Target {
         address: contender.address,
@@ -167,14 +176,14 @@ fn measure(
         warm_up: plan.warm_up,
         measured: plan.measured,
         processes: processes.clone(),
-        held: Some(Arc::new(AtomicBool::new(kind.is_packet()))),
+        held: Some(Arc::new(AtomicBool::new(contender.kind.is_packet()))),
     };
     let wrong_before = upstream.counters.wrong.load(Ordering::Relaxed);
     // The same packets by number are lost to everybody in a round.
     let loss = place.is_lossy().then(|| site.lose(LOST, round.into()));
     let done = AtomicBool::new(false);
     let (figures, on_packet_path) = thread::scope(|scope| {
-        let looking = scope.spawn(|| look(&target, place, &contender, scenario, &done));
+        let looking = scope.spawn(|| look(&target, place, scenario, &done));
         let figures = site.at_client(|| scenario.run(&target, &processes));
         done.store(true, Ordering::Relaxed);
         (figures, looking.join().ok().flatten())
@@ -199,13 +208,8 @@ fn lost((seen, dropped): (u64, u64)) -> String {
 
 /// Holds the warm-up until all sessions are on the packet path. Sessions there in the middle of
 /// the measured part.
-fn look(
-    target: &Target,
-    place: &Place,
-    contender: &Contender,
-    scenario: &Scenario,
-    done: &AtomicBool,
-) -> Option<u64> {
+fn look(target: &Target, place: &Place, scenario: &Scenario, done: &AtomicBool) -> Option<u64> {
+    let contender = &place.contender;
     if !contender.kind.is_packet() {
         return None;
     }

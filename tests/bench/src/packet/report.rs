@@ -101,7 +101,7 @@ pub fn document(measured: &Measured) -> String {
     let environment = &run.environment;
     let mut text = format!(
         "{} on {}, {}; TCP congestion control `{}`. {} rounds of {} s for each contender, \
-         interleaved, one contender running at a time. Medians over the rounds of ratios and \
+         interleaved, each in namespaces of its own. Medians over the rounds of ratios and \
          differences within a round, in brackets the least and the most.\n\n",
         environment.date,
         environment.kernel,
