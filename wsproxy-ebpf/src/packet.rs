@@ -63,9 +63,13 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
             State::Off => return None,
             State::Hold => return Some(drop_for(Reason::Held)),
             State::Watch => {
-                note_value(skb, work, flow, &segment);
+                // A stranger can't tell where a side stands.
+                let first = FLOWS.get_ptr_mut(index & !1)?;
+                if Pair(atomic::load(&raw const (*first).pair)).is_at(index, segment.seq) {
+                    note_value(skb, work, flow, &segment);
+                }
                 // Since a moment ago packets are translated: the next one is.
-                let to_stack = watch(index, &segment)?;
+                let to_stack = watch(index, first, &segment);
                 return if to_stack { None } else { Some(drop_for(Reason::Held)) };
             }
             _ => {}
@@ -148,26 +152,25 @@ unsafe fn note_value(skb: *mut __sk_buff, work: *mut Work, flow: *mut Flow, segm
 /// are translated from now on. Whoever decides that does so on the number noted
 /// last, so no packet is on its way to the stack when it takes effect.
 #[inline(always)]
-unsafe fn watch(index: u32, segment: &Segment) -> Option<bool> {
+unsafe fn watch(index: u32, first: *mut Flow, segment: &Segment) -> bool {
     unsafe {
-        let first = FLOWS.get_ptr_mut(index & !1)?;
         let word = &raw mut (*first).pair;
         let end = segment.seq.wrapping_add(segment.length());
         for _ in 0..TRIES {
             let pair = Pair(atomic::load(word));
             if pair.is_translated() {
-                return Some(false);
+                return false;
             }
             if segment.has(SYN) || segment.has(RST) {
-                return Some(true);
+                return true;
             }
             match pair.moved(index, end) {
                 Some(moved) if !atomic::swap_if(word, pair.0, moved.0) => {}
-                _ => return Some(true),
+                _ => return true,
             }
         }
         // Packets of both sides at the same time, again and again.
-        Some(false)
+        false
     }
 }
 
