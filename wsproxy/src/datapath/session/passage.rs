@@ -382,7 +382,9 @@ impl Session {
         if flags.iter().all(|flags| flags & FLAG_FIN_ACKED != 0) {
             return News::Over(Cause::Finished);
         }
-        match (0..2).find(|side| flags[*side] & FLAG_RESET != 0) {
+        // The other side may answer a late packet with a reset of its own: the first one counts.
+        let mut sides = from.into_iter().chain([CLIENT, UPSTREAM]);
+        match sides.find(|side| flags[*side] & FLAG_RESET != 0) {
             Some(side) => {
                 let error = io::ErrorKind::ConnectionReset.into();
                 News::Over(Cause::Broke { side, error })
