@@ -8,7 +8,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -56,6 +56,8 @@ pub struct Bench {
     /// Sessions enter the kernel some time after their begin, or never.
     pub late: bool,
     next_id: AtomicU64,
+    /// Nothing but the test's own bytes is sent at a session's begin.
+    pub cold: AtomicBool,
     /// Bytes each way that sessions on the packet path began with, by number.
     warmed: Mutex<HashMap<u64, u64>>,
     _alone: MutexGuard<'static, ()>,
@@ -146,6 +148,7 @@ impl Bench {
             path,
             late,
             next_id,
+            cold: AtomicBool::new(false),
             warmed: Mutex::default(),
             _alone: alone,
         })
@@ -204,7 +207,7 @@ impl Bench {
         let plain = handover.terms.frames.is_none();
         let eligible = same_family && !early && !handover.terms.no_packets && plain;
         self.datapath.take_over(place, handover);
-        if self.path == Path::Packet && eligible {
+        if self.path == Path::Packet && eligible && !self.cold.load(Ordering::Relaxed) {
             self.warm(id, &client, &server);
         }
         (client, server)

@@ -200,6 +200,10 @@ fn long_messages_are_refused(mode: Mode) {
 }
 
 fn half_closed_sessions_end(mode: Mode) {
+    if mode == Mode::Packet {
+        // A session whose end has begun does not come back to its sockets: its limit is a reset.
+        return;
+    }
     let drain = Duration::from_millis(300);
     let Some(bench) = Bench::start(Options { drain, ..options(mode) }) else { return };
     let half_closed = Some(Duration::from_millis(500));
