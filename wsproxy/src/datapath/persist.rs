@@ -213,8 +213,7 @@ pub(super) fn adopt(shared: &Arc<Shared>) -> Adopted {
             }
             Err(error) => {
                 tracing::warn!(session = id, %error, "a session could not be taken over");
-                packets.dismiss(&keys);
-                packets.flows(slot).into_iter().for_each(|flow| flow.set_state(State::Off));
+                packets.let_go(slot, &keys);
                 store.remove(slot);
             }
         }

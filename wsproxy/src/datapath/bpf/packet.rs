@@ -98,11 +98,18 @@ impl Packets {
         })
     }
 
-    /// Has the packets of a session go to the stack again.
-    pub fn dismiss(&self, of: &[FlowKey; 2]) {
+    fn dismiss(&self, of: &[FlowKey; 2]) {
         let mut keys = self.keys();
         for key in of {
             let _removed = keys.remove(&Key(*key));
+        }
+    }
+
+    /// Is done with a session: its packets go to the stack, and its place may be used again.
+    pub fn let_go(&self, slot: u32, keys: &[FlowKey; 2]) {
+        self.dismiss(keys);
+        for flow in self.flows(slot) {
+            flow.set_state(State::Off);
         }
     }
 

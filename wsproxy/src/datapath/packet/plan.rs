@@ -336,7 +336,6 @@ impl Plan {
         frozen: &Frozen,
         ms: u32,
     ) -> Revival {
-        let leg = &self.legs[side];
         let rcv_seq = near.sent as u32;
         let snd_seq = (far.sent as u32).wrapping_add(far.seq_add);
         let theirs = (near.edge as u32).wrapping_sub(near.acked as u32);
@@ -347,14 +346,9 @@ impl Plan {
         let later = (clock.wrapping_sub(said) as i32) > 0;
         let positive = |window: u32| if (window as i32) < 0 { 0 } else { window };
         Revival {
-            local: leg.local,
-            peer: leg.peer,
             snd_seq,
             rcv_seq,
-            mss: frozen.mss,
-            timestamps: leg.facts.timestamps.then_some(if later { clock } else { said }),
-            sack: leg.facts.sack,
-            window_scale: leg.facts.window_scale,
+            timestamps: self.has_timestamps().then_some(if later { clock } else { said }),
             window: RepairWindow {
                 snd_wl1: rcv_seq,
                 snd_wnd: positive(theirs),
@@ -362,9 +356,7 @@ impl Plan {
                 rcv_wnd: positive(ours),
                 rcv_wup: rcv_seq,
             },
-            keepalive: frozen.keepalive,
-            transparent: false,
-            device: None,
+            ..self.as_it_was(side, frozen)
         }
     }
 

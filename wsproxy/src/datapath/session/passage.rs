@@ -96,20 +96,13 @@ impl Remains {
     /// Nothing can come any more.
     pub(in crate::datapath) fn bury(self, shared: &Shared) {
         if let Some(packets) = packets(shared) {
-            let_go(packets, self.place.slot(), &self.keys);
+            packets.let_go(self.place.slot(), &self.keys);
         }
     }
 }
 
 fn packets(shared: &Shared) -> Option<&Packets> {
     shared.kernel.as_ref()?.packets()
-}
-
-fn let_go(packets: &Packets, slot: u32, keys: &[FlowKey; 2]) {
-    packets.dismiss(keys);
-    for flow in packets.flows(slot) {
-        flow.set_state(State::Off);
-    }
 }
 
 impl Session {
@@ -239,7 +232,7 @@ impl Session {
         if let Some(passage) = self.passage.take()
             && let Some(packets) = packets(shared)
         {
-            let_go(packets, self.place.slot(), &passage.keys);
+            packets.let_go(self.place.slot(), &passage.keys);
         }
     }
 
@@ -469,7 +462,7 @@ impl Session {
             record.set_cursor(cursor);
         }
         if let Some(passage) = self.passage.take() {
-            let_go(packets, self.place.slot(), &passage.keys);
+            packets.let_go(self.place.slot(), &passage.keys);
         }
         for record in records {
             record.follow.fetch_and(!WATCH_FIN, Ordering::SeqCst);
@@ -507,8 +500,6 @@ impl Session {
         let packets = packets(shared)?;
         if translated {
             shared.forget(self.place.slot());
-        }
-        if translated {
             self.count_under_way(shared, packets);
         }
         let by_peers = matches!(cause, Cause::Finished | Cause::Broke { .. });
@@ -527,7 +518,7 @@ impl Session {
             }
             return Some(passage.keys);
         }
-        let_go(packets, self.place.slot(), &passage.keys);
+        packets.let_go(self.place.slot(), &passage.keys);
         None
     }
 
