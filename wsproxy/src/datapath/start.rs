@@ -170,23 +170,29 @@ pub(super) fn slots_for(options: &Options) -> u32 {
     options.max_sessions.saturating_add(spare)
 }
 
-/// Loads the object and lets it prove itself on a few sessions of its own.
+/// Lets the object prove itself on a few sessions of its own, and loads it.
 fn open_kernel(slots: u32, packets: bool, pins: Option<Pins>) -> Result<bpf::Loaded, NoKernelPath> {
-    let _took = bpf::selftest::run().map_err(|failure| match failure {
-        bpf::selftest::Failure::Load(e) => NoKernelPath::Load(e),
-        bpf::selftest::Failure::Wrong(what) => NoKernelPath::SelfTest(what),
-    })?;
+    prove()?;
     Ok(Kernel::load(slots, packets, pins)?)
 }
 
 /// The same, without the packet path where only that is missing.
 fn open_the_best(slots: u32, packets: bool) -> Result<bpf::Loaded, NoKernelPath> {
-    match open_kernel(slots, packets, None) {
-        Err(NoKernelPath::Load(missing)) if packets => {
-            let loaded = open_kernel(slots, false, None)?;
+    prove()?;
+    match Kernel::load(slots, packets, None) {
+        Err(missing) if packets => {
+            let loaded = Kernel::load(slots, false, None)?;
             tracing::warn!(reason = %missing, "there is no packet path (see `wsproxy doctor`)");
             Ok(loaded)
         }
-        other => other,
+        loaded => Ok(loaded?),
+    }
+}
+
+fn prove() -> Result<(), NoKernelPath> {
+    match bpf::selftest::run() {
+        Ok(_took) => Ok(()),
+        Err(bpf::selftest::Failure::Load(e)) => Err(NoKernelPath::Load(e)),
+        Err(bpf::selftest::Failure::Wrong(what)) => Err(NoKernelPath::SelfTest(what)),
     }
 }
