@@ -414,14 +414,13 @@ impl Session {
     }
 
     /// Whether a frozen socket got a segment since this was asked last: it came in where nobody
-    /// translates it.
+    /// translates it. What came before the sockets were frozen is not looked at.
     pub(in crate::datapath) fn went_astray(&mut self) -> bool {
         let got = [CLIENT, UPSTREAM].map(|side| sys::tcp_segments_in(self.socket(side)).ok());
         let Some(passage) = self.passage.as_deref_mut() else { return false };
-        match passage.got.replace(got) {
-            Some(before) => matches!(passage.stage, Stage::Translated(..)) && before != got,
-            None => false,
-        }
+        let frozen = matches!(passage.stage, Stage::Translated(..));
+        let before = std::mem::replace(&mut passage.got, frozen.then_some(got));
+        frozen && before.is_some_and(|before| before != got)
     }
 
     /// What each side has sent so far.
