@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    path::PathBuf,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
@@ -98,7 +99,7 @@ fn torture(name: &str, options: Options, tls: bool) {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = number("WSPROXY_TORTURE_SEED").unwrap_or(clock);
     eprintln!("{name}: WSPROXY_TORTURE_SEED={seed:#x} for {time:?}");
-    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let descriptors = || open_descriptors().len();
     // One for each device that translated packets come in through.
     let hooks = usize::from(bench.path == Path::Packet);
     let before = descriptors() + hooks;
@@ -136,13 +137,19 @@ fn torture(name: &str, options: Options, tls: bool) {
     assert!(explained, "{relayed} relayed, {fallbacks:?}");
     assert_eq!(bench.datapath.healed(), 0, "a notification was lost");
     let left = wait_for(Duration::from_secs(5), || (descriptors() <= before).then_some(()));
-    assert!(left.is_some(), "{} descriptors instead of {before}", descriptors());
+    assert!(left.is_some(), "more than {before} descriptors: {:?}", open_descriptors());
     if run.only.is_none() {
         check_paths(&bench, &outcomes);
     }
     if tls && run.only.is_none() {
         check_sides(&outcomes);
     }
+}
+
+/// What each descriptor of this process is.
+fn open_descriptors() -> Vec<PathBuf> {
+    let all = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    all.filter_map(|one| std::fs::read_link(one.path()).ok()).collect()
 }
 
 /// TLS was at the client, at the server and at both.
