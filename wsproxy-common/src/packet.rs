@@ -13,7 +13,10 @@ mod sum;
 pub mod whole;
 
 pub use flow::{FLAG_COME_BACK, FLAG_FIN_ACKED, FLAG_RESET, Flow, FlowKey, KNOWN, Pair, State};
-pub use headers::{ACK, FIN, HEADERS, Headers, RST, SYN, Segment, V4_AT, mapped};
+pub use headers::{
+    ACK, FIN, HEADERS, Headers, JUMBO, RST, SYN, Segment, TCP_AT, V4_AT, V4_LENGTH, V6_LENGTH,
+    mapped,
+};
 pub use observe::{Moves, Seen, observe};
 pub use options::{OPTIONS, Options};
 pub use sum::Sum;

@@ -313,6 +313,51 @@ fn trains_longer_than_the_length_field_and_only_they_have_none() {
     }
 }
 
+/// The same IPv6 train as Linux before 7 writes it: with its length in an extension (RFC 2675).
+fn with_its_length(packet: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(packet.len() - 40).unwrap();
+    let option = [&[6, 0, 0xc2, 4][..], &length.to_be_bytes()].concat();
+    let mut packet = [&packet[..40], &option, &packet[40..]].concat();
+    // The option counts too, but the segment is as long as it was.
+    let length = u32::try_from(packet.len() - 40).unwrap();
+    packet[44..48].copy_from_slice(&length.to_be_bytes());
+    packet[6] = 0;
+    packet
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_train_with_its_length_in_an_extension_is_translated_as_one_without(
+        mut spec in spec(), legs in [leg(), leg()], length in 65_516usize..140_000,
+    ) {
+        spec.v6 = true;
+        spec.payload.resize(length, 0xA5);
+        let packet = spec.bytes();
+        let flow = flows(&legs, true)[0];
+        let train = with_its_length(&packet);
+        prop_assert_eq!(payload(&train), payload(&packet));
+        prop_assert_eq!(headers(&train).unwrap().key(), headers(&packet).unwrap().key());
+        let expected = with_its_length(&there(&spec, &packet, &flow));
+        prop_assert!(there(&spec, &train, &flow) == expected);
+    }
+}
+
+#[test]
+fn other_extensions_are_nothing_for_us() {
+    let train = with_its_length(&plain(true, 70_000).bytes());
+    assert_eq!(payload(&train), Some(70_000));
+    for (at, byte) in [(4, 1), (6, 43), (40, 17), (41, 1), (42, 5), (43, 6), (44, 1), (47, 1)] {
+        let mut other = train.clone();
+        assert_ne!(other[at], byte);
+        other[at] = byte;
+        assert_eq!(payload(&other), None, "byte {at}");
+    }
+    let short = with_its_length(&plain(true, 100).bytes());
+    assert_eq!(payload(&short), None, "it would have fitted into the field");
+}
+
 #[test]
 fn lengths_that_contradict_each_other_are_nothing_for_us() {
     for v6 in [false, true] {

@@ -18,8 +18,9 @@ use wsproxy_common::{
     Direction, Reason,
     direction::{EXPECTED_KNOWN, FOLLOW_FRAMES, WATCH_FIN, opposite},
     packet::{
-        ACK, Change, FIN, FLAG_COME_BACK, Flow, HEADERS, Headers, KNOWN, Moves, OPTIONS, Options,
-        Pair, RST, SYN, Seen, Segment, State, V4_AT, after, observe,
+        ACK, Change, FIN, FLAG_COME_BACK, Flow, HEADERS, Headers, JUMBO, KNOWN, Moves, OPTIONS,
+        Options, Pair, RST, SYN, Seen, Segment, State, TCP_AT, V4_AT, V4_LENGTH, V6_LENGTH, after,
+        observe,
     },
 };
 
@@ -35,6 +36,8 @@ const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
 const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
 /// Where the checksum stands in a TCP header.
 const CHECKSUM: u32 = 16;
+/// Bytes of a TCP header without options.
+const TCP_LENGTH: u32 = 20;
 /// `BPF_F_IPV6` of `bpf_l4_csum_replace`: kernels before 6.16 don't know it, and refuse.
 const F_IPV6: u64 = 1 << 7;
 /// Times that a number is tried to be moved while another CPU moves it too.
@@ -117,12 +120,19 @@ unsafe fn load_headers(skb: *mut __sk_buff, headers: *mut Headers) -> Option<()>
         let protocol = (*skb).protocol;
         let to = (&raw mut (*headers).words).cast::<u32>();
         let loaded = if protocol == ETH_P_IP {
-            (*headers).v6 = 0;
+            (*headers).ip_length = V4_LENGTH;
             let length = (HEADERS - V4_AT) as u32 * 4;
             bpf_skb_load_bytes(skb.cast(), ETHERNET, to.add(V4_AT).cast(), length)
         } else if protocol == ETH_P_IPV6 {
-            (*headers).v6 = 1;
-            bpf_skb_load_bytes(skb.cast(), ETHERNET, to.cast(), HEADERS as u32 * 4)
+            (*headers).ip_length = V6_LENGTH;
+            match bpf_skb_load_bytes(skb.cast(), ETHERNET, to.cast(), HEADERS as u32 * 4) {
+                0 if (*headers).is_jumbo((*skb).len.wrapping_sub(ETHERNET)) => {
+                    (*headers).ip_length = V6_LENGTH + JUMBO;
+                    let at = ETHERNET + V6_LENGTH + JUMBO;
+                    bpf_skb_load_bytes(skb.cast(), at, to.add(TCP_AT).cast(), TCP_LENGTH)
+                }
+                loaded => loaded,
+            }
         } else {
             return None;
         };
@@ -138,7 +148,7 @@ unsafe fn note_value(skb: *mut __sk_buff, work: *mut Work, flow: *mut Flow, segm
         const LENGTH: u32 = 12;
         let options = &raw mut (*work).options;
         let (at, to) =
-            (ETHERNET + (*work).headers.ip_length() + 20, (&raw mut (*options).words).cast());
+            (ETHERNET + (*work).headers.ip_length + 20, (&raw mut (*options).words).cast());
         if u32::from(segment.options) >= LENGTH
             && bpf_skb_load_bytes(skb.cast(), at, to, LENGTH) == 0
             && let Some(value) = (*options).first_value()
@@ -282,7 +292,7 @@ unsafe fn followed(
             } else {
                 (0, stands.wrapping_sub(segment.seq))
             };
-            let base = ETHERNET + (*work).headers.ip_length() + 20 + u32::from(segment.options);
+            let base = ETHERNET + (*work).headers.ip_length + 20 + u32::from(segment.options);
             let bytes = Bytes::from(skb.cast(), base.wrapping_add(done), missing);
             let length = u64::from(end.wrapping_sub(stands));
             if crate::follow::follow(bytes, record, length, &raw mut (*work).before).is_err() {
@@ -334,7 +344,7 @@ unsafe fn translate_options(
 unsafe fn forward(skb: *mut __sk_buff, work: *mut Work, flow: *mut Flow, segment: &Segment) -> i32 {
     unsafe {
         let headers = &raw mut (*work).headers;
-        let ip_length = (*headers).ip_length();
+        let ip_length = (*headers).ip_length;
         let mut change = (*headers).translate(&*flow, segment);
         if segment.options != 0 {
             let options = &raw mut (*work).options;
@@ -376,14 +386,23 @@ fn added(a: u32, b: u32) -> u32 {
 unsafe fn store(skb: *mut __sk_buff, headers: *const Headers, change: Change) -> bool {
     unsafe {
         let bytes = (&raw const (*headers).words).cast::<u32>();
-        let is_v6 = (*headers).v6 != 0;
-        let stored = if is_v6 {
+        let is_v6 = (*headers).is_v6();
+        let stored = if (*headers).ip_length > V6_LENGTH {
+            let (ip, tcp) = (bytes.cast(), bytes.add(TCP_AT).cast());
+            match bpf_skb_store_bytes(skb.cast(), ETHERNET, ip, V6_LENGTH, 0) {
+                0 => {
+                    let at = ETHERNET + V6_LENGTH + JUMBO;
+                    bpf_skb_store_bytes(skb.cast(), at, tcp, TCP_LENGTH, 0)
+                }
+                failed => failed,
+            }
+        } else if is_v6 {
             bpf_skb_store_bytes(skb.cast(), ETHERNET, bytes.cast(), HEADERS as u32 * 4, 0)
         } else {
             let length = (HEADERS - V4_AT) as u32 * 4;
             bpf_skb_store_bytes(skb.cast(), ETHERNET, bytes.add(V4_AT).cast(), length, 0)
         };
-        let at = ETHERNET + (*headers).ip_length() + CHECKSUM;
+        let at = ETHERNET + (*headers).ip_length + CHECKSUM;
         let (addresses, rest) = (u64::from(change.addresses), u64::from(change.segment));
         let pseudo = u64::from(BPF_F_PSEUDO_HDR);
         let v6 = if is_v6 { F_IPV6 } else { 0 };

@@ -1,4 +1,6 @@
 //! The fixed headers of a segment: IPv4 without options or IPv6 without extensions, and TCP.
+//! Of a train of IPv6 segments that is too long for the length field, Linux before 7 writes the
+//! true length into an extension, and takes it away when it cuts the train (`hop_jumbo_hdr`).
 
 use super::{Change, Flow, FlowKey, Sum};
 
@@ -6,6 +8,15 @@ use super::{Change, Flow, FlowKey, Sum};
 pub const HEADERS: usize = 15;
 /// Where an IPv4 header begins in the buffer; an IPv6 header begins at 0.
 pub const V4_AT: usize = 5;
+/// Where the TCP header begins in the buffer.
+pub const TCP_AT: usize = 10;
+
+/// Bytes of an IPv4 header.
+pub const V4_LENGTH: u32 = 20;
+/// Bytes of an IPv6 header.
+pub const V6_LENGTH: u32 = 40;
+/// Bytes of the extension that has the length of a train.
+pub const JUMBO: u32 = 8;
 
 /// Words of an IPv6 header, counted from 0.
 mod v6 {
@@ -88,18 +99,35 @@ impl Segment {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct Headers {
-    /// The IP header, up to word 10, and the TCP header behind it.
+    /// The IP header, up to [`TCP_AT`], and the TCP header behind it.
     pub words: [u32; HEADERS],
-    /// 1: the IP header is an IPv6 one.
-    pub v6: u32,
+    /// How long the IP header is, in bytes: 20 for IPv4, 40 for IPv6, 48 with the true length of
+    /// a train behind it.
+    pub ip_length: u32,
 }
 
 impl Headers {
-    /// How long the IP header is, in bytes.
+    /// Whether the IP header is an IPv6 one.
     #[must_use]
     #[inline(always)]
-    pub const fn ip_length(&self) -> u32 {
-        if self.v6 != 0 { 40 } else { 20 }
+    pub const fn is_v6(&self) -> bool {
+        self.ip_length != V4_LENGTH
+    }
+
+    /// Whether what stands in the place of the TCP header says how long a train is: the TCP
+    /// header comes [`JUMBO`] bytes later (RFC 2675, section 2). `whole` is the length of the
+    /// packet from its IPv6 header on.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_jumbo(&self, whole: u32) -> bool {
+        /// TCP comes next; one unit of 8 bytes; the option "jumbo payload", 4 bytes long.
+        const OPTION: u32 = 0x0600_c204;
+        /// No payload length, and options for every hop come next.
+        const HOP_BY_HOP: u32 = 0;
+        self.host::<{ v6::LENGTH }>() >> 8 == HOP_BY_HOP
+            && self.host::<{ tcp::PORTS }>() == OPTION
+            && self.host::<{ tcp::SEQ }>() == whole.wrapping_sub(V6_LENGTH)
+            && whole > 0xffff
     }
 
     #[inline(always)]
@@ -133,7 +161,7 @@ impl Headers {
     #[must_use]
     #[inline(always)]
     pub fn key(&self) -> FlowKey {
-        let (source, destination) = if self.v6 != 0 {
+        let (source, destination) = if self.is_v6() {
             (self.address::<{ v6::SOURCE }>(), self.address::<{ v6::DESTINATION }>())
         } else {
             (mapped(self.words[v4::SOURCE]), mapped(self.words[v4::DESTINATION]))
@@ -147,13 +175,15 @@ impl Headers {
     #[must_use]
     #[inline(always)]
     pub fn segment(&self, whole: u32) -> Option<Segment> {
-        let said = if self.v6 != 0 {
-            if self.host::<0>() >> 28 != 6 || self.host::<{ v6::LENGTH }>() >> 8 & 0xff != TCP {
+        let said = if self.is_v6() {
+            // What comes behind the extension was looked at before.
+            let is_tcp = self.host::<{ v6::LENGTH }>() >> 8 & 0xff == TCP;
+            if self.host::<0>() >> 28 != 6 || !is_tcp && self.ip_length == V6_LENGTH {
                 return None;
             }
             match self.host::<{ v6::LENGTH }>() >> 16 {
                 0 => 0,
-                payload => payload + 40,
+                payload => payload + V6_LENGTH,
             }
         } else {
             let complete = self.host::<{ v4::FRAGMENT }>() & FRAGMENTED == 0;
@@ -169,7 +199,7 @@ impl Headers {
         if said > whole {
             return None;
         }
-        let length = said.checked_sub(self.ip_length())?;
+        let length = said.checked_sub(self.ip_length)?;
         let flags = self.host::<{ tcp::FLAGS }>();
         let header = (flags >> 28) * 4;
         if header < 20 {
@@ -190,7 +220,7 @@ impl Headers {
     #[inline(always)]
     pub fn translate(&mut self, flow: &Flow, segment: &Segment) -> Change {
         let mut addresses = Sum::default();
-        if self.v6 != 0 {
+        if self.is_v6() {
             self.set_address::<{ v6::SOURCE }>(&flow.source, &mut addresses);
             self.set_address::<{ v6::DESTINATION }>(&flow.destination, &mut addresses);
             let length = self.host::<{ v6::LENGTH }>() & !0xff | TTL;

@@ -1,7 +1,10 @@
 //! A whole packet, from its IP header on: the parts put together as the BPF program does it, for
 //! tests, fuzzing and whoever has a packet in memory.
 
-use super::{Flow, HEADERS, Headers, OPTIONS, Options, Segment, Sum, V4_AT};
+use super::{
+    Flow, HEADERS, Headers, JUMBO, OPTIONS, Options, Segment, Sum, TCP_AT, V4_AT, V4_LENGTH,
+    V6_LENGTH,
+};
 
 /// Where the checksum stands in a TCP header.
 const CHECKSUM: usize = 16;
@@ -24,9 +27,14 @@ pub fn headers(packet: &[u8]) -> Option<Headers> {
         6 => 0,
         _ => return None,
     };
-    headers.v6 = u32::from(first == 0);
+    headers.ip_length = if first == 0 { V6_LENGTH } else { V4_LENGTH };
     let bytes = packet.get(..(HEADERS - first) * 4)?;
     read(bytes, headers.words.get_mut(first..)?);
+    if headers.is_v6() && headers.is_jumbo(u32::try_from(packet.len()).ok()?) {
+        headers.ip_length = V6_LENGTH + JUMBO;
+        let at = headers.ip_length as usize;
+        read(packet.get(at..at + 20)?, headers.words.get_mut(TCP_AT..)?);
+    }
     Some(headers)
 }
 
@@ -35,7 +43,7 @@ pub fn headers(packet: &[u8]) -> Option<Headers> {
 pub fn translate(packet: &mut [u8], flow: &Flow, checksum: Checksum) -> Option<Segment> {
     let mut headers = headers(packet)?;
     let segment = headers.segment(u32::try_from(packet.len()).ok()?)?;
-    let ip_length = headers.ip_length() as usize;
+    let ip_length = headers.ip_length as usize;
     let at = ip_length + 20;
     let end = at + usize::from(segment.options);
     let mut options = Options::default();
@@ -46,8 +54,9 @@ pub fn translate(packet: &mut [u8], flow: &Flow, checksum: Checksum) -> Option<S
         change.segment = added(change.segment, translate_options(&mut options));
     }
     write(&options.words, packet.get_mut(at..end)?);
-    let first = if headers.v6 != 0 { 0 } else { V4_AT };
-    write(headers.words.get(first..)?, packet.get_mut(..at)?);
+    let first = if headers.is_v6() { 0 } else { V4_AT };
+    write(headers.words.get(first..TCP_AT)?, packet.get_mut(..ip_length)?);
+    write(headers.words.get(TCP_AT..)?, packet.get_mut(ip_length..at)?);
     let field = packet.get_mut(ip_length + CHECKSUM..ip_length + CHECKSUM + 2)?;
     let old = u16::from_ne_bytes([*field.first()?, *field.get(1)?]);
     let new = match checksum {
