@@ -10,8 +10,8 @@ use crate::{setup, shell};
 
 /// Where a run's files are left.
 const OUT: &str = "target/bench";
-/// The profile with the names that callgrind looks for.
-const WITH_NAMES: &str = "bench-tool";
+/// The release profile with the names that callgrind looks for: one build does for all.
+const PROFILE: &str = "bench-tool";
 /// Where the documents keep the plots.
 const PLOTS: &str = "docs/benchmarks";
 const BENCHMARKS: &str = "docs/BENCHMARKS.md";
@@ -90,16 +90,17 @@ pub fn packet(quick: bool, publish: bool, arguments: &[String]) -> Result<()> {
 }
 
 fn build() -> Result<()> {
-    shell::run(shell::cargo().args(["build", "--release", "--locked"]).args([
-        "--package",
-        "wsproxy",
-        "--package",
-        "wsproxy-bench",
-    ]))
+    let build = ["build", "--locked", "--profile", PROFILE];
+    let packages = ["--package", "wsproxy", "--package", "wsproxy-bench"];
+    shell::run(shell::cargo().args(build).args(packages))
+}
+
+fn tool() -> Command {
+    Command::new(shell::root().join("target").join(PROFILE).join("wsproxy-bench"))
 }
 
 fn bench(command: &str) -> Command {
-    let mut bench = Command::new(shell::root().join("target/release/wsproxy-bench"));
+    let mut bench = tool();
     bench.current_dir(shell::root()).args([command, "--out", OUT]);
     bench
 }
@@ -113,10 +114,8 @@ fn run(mut bench: Command, quick: bool, arguments: &[String]) -> Result<()> {
 
 /// Counts the instructions of the pure parts under callgrind.
 pub fn instructions(update: bool) -> Result<()> {
-    let build = ["build", "--locked", "--profile", WITH_NAMES, "--package", "wsproxy-bench"];
-    shell::run(shell::cargo().args(build))?;
-    let mut bench =
-        Command::new(shell::root().join("target").join(WITH_NAMES).join("wsproxy-bench"));
+    build()?;
+    let mut bench = tool();
     bench.arg("instructions");
     if update {
         bench.arg("--update");

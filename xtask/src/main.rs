@@ -93,7 +93,7 @@ enum Command {
         /// Write the counts instead of comparing them
         #[arg(long, requires = "instructions")]
         update: bool,
-        /// Further arguments: see `target/release/wsproxy-bench run --help`, or `gateway --help`
+        /// Further arguments: see `target/bench-tool/wsproxy-bench run --help`, or `gateway --help`
         #[arg(last = true)]
         arguments: Vec<String>,
     },

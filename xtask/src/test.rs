@@ -14,7 +14,9 @@ use crate::{bench, ebpf, fuzz, setup, shell};
 const SEPARATE_CRATES: [&str; 3] =
     ["wsproxy-ebpf/Cargo.toml", "tests/link-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
 const FUZZ_SECONDS: u32 = 10;
-const NOT_BUILT: &str = "it needs target/release/wsproxy, which could not be built: see above";
+const NOT_BUILT: &str = "it needs target/tests/wsproxy, which could not be built: see above";
+/// What the tests are built with. The release profile is the benchmark's, which runs too.
+const PROFILE: &str = "tests";
 
 /// `cargo xtask test`.
 pub fn main(torture_seconds: u32) -> Result<()> {
@@ -171,10 +173,10 @@ fn quick_benchmark(kernel: bool) -> Result<Outcome> {
     bench::supervision(true, false, &[]).map(|()| Outcome::Passed)
 }
 
-/// A cargo command on the locked release build.
+/// A cargo command on the locked build of the tests.
 fn cargo(arguments: &[&str]) -> Command {
     let mut cargo = shell::cargo();
-    cargo.args(arguments).args(["--release", "--locked"]);
+    cargo.args(arguments).args(["--locked", "--profile", PROFILE]);
     cargo
 }
 
@@ -189,5 +191,5 @@ fn with_kernel(mut command: Command, kernel: bool) -> Command {
 }
 
 fn binary() -> PathBuf {
-    shell::root().join("target/release/wsproxy")
+    shell::root().join("target").join(PROFILE).join("wsproxy")
 }
