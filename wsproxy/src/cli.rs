@@ -60,11 +60,30 @@ pub enum Command {
     /// Watch a running wsproxy: its routes, servers and sessions, live
     Top(TopArgs),
     /// Tell what this machine can do, and what is missing
-    Doctor {
-        /// Report as JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Doctor(DoctorArgs),
+}
+
+/// Arguments of `wsproxy doctor`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
+pub struct DoctorArgs {
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Tell instead whether this host has what so many sessions take, and what to change
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub sessions: Option<u64>,
+    /// Upstream server addresses (IP and port) that the sessions are spread over
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        requires = "sessions",
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000)
+    )]
+    pub servers: u64,
+    /// Clients come by TLS
+    #[arg(long, requires = "sessions")]
+    pub tls: bool,
 }
 
 /// A form of what a configuration may hold.

@@ -31,6 +31,8 @@ fn reads_every_flag_of_run() {
 
 #[test]
 fn reads_every_command() {
+    let doctor =
+        |json, sessions, servers, tls| Command::Doctor(DoctorArgs { json, sessions, servers, tls });
     for (line, command) in [
         ("wsproxy run", Command::Run(RunArgs::default())),
         ("wsproxy check f.toml", Command::Check { file: "f.toml".into() }),
@@ -50,8 +52,10 @@ fn reads_every_command() {
                 once: true,
             }),
         ),
-        ("wsproxy doctor", Command::Doctor { json: false }),
-        ("wsproxy doctor --json", Command::Doctor { json: true }),
+        ("wsproxy doctor", doctor(false, None, 1, false)),
+        ("wsproxy doctor --json", doctor(true, None, 1, false)),
+        ("wsproxy doctor --sessions 9", doctor(false, Some(9), 1, false)),
+        ("wsproxy doctor --sessions 9 --servers 2 --tls", doctor(false, Some(9), 2, true)),
     ] {
         assert_eq!(parse(line).unwrap().command, command, "{line}");
     }
@@ -68,6 +72,8 @@ fn tells_help_from_bad_usage() {
         ("wsproxy walk", EX_USAGE),
         ("wsproxy check", EX_USAGE),
         ("wsproxy doctor --xml", EX_USAGE),
+        ("wsproxy doctor --sessions 0", EX_USAGE),
+        ("wsproxy doctor --servers 2", EX_USAGE),
         ("wsproxy run extra", EX_USAGE),
         ("wsproxy run --listen", EX_USAGE),
         ("wsproxy run --listen localhost:80", EX_USAGE),

@@ -9,7 +9,8 @@ use std::{
 
 use wsproxy::{
     admin::client,
-    cli::{self, Command, ConfigCommand, RunArgs},
+    capacity::{self, Host, Plan},
+    cli::{self, Command, ConfigCommand, DoctorArgs, RunArgs},
     config::{self, Config, Source},
     doctor, gateway, logging, nginx,
     probe::{self, ProbeArgs},
@@ -35,12 +36,21 @@ fn main() -> ExitCode {
         Command::Probe(args) => run_probe(args),
         Command::Ask(ask) => run_ask(&ask),
         Command::Top(args) => run_top(args),
-        Command::Doctor { json } => match doctor::run(json, &mut io::stdout().lock()) {
+        Command::Doctor(args) => match examine(args) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(error) => fail(&error),
         },
     }
+}
+
+/// What this machine can do, or whether so many sessions fit on it.
+fn examine(args: DoctorArgs) -> io::Result<bool> {
+    let mut out = io::stdout().lock();
+    let Some(sessions) = args.sessions else { return doctor::run(args.json, &mut out) };
+    let plan = Plan { sessions, servers: args.servers, tls: args.tls };
+    let host = Host::this(capacity::descriptors_needed(&plan));
+    capacity::run(&plan, &host, args.json, &mut out)
 }
 
 fn fail(error: &dyn std::error::Error) -> ExitCode {
