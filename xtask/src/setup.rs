@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::{digest, shell};
 
 const REQUIREMENTS: &str = "tests/peers/requirements.txt";
+const LINTERS: &str = "packaging/lint-requirements.txt";
 const PACKAGE: &str = "tests/peers/package.json";
 const LOCK: &str = "tests/peers/package-lock.json";
 /// The names under which Chromium or Chrome is installed.
@@ -57,6 +58,19 @@ pub fn peers(folder: &Path) -> Result<Vec<Missing>> {
 }
 
 fn python(folder: &Path) -> Result<Option<Missing>> {
+    venv(folder, REQUIREMENTS, "the Python peers")
+}
+
+/// Puts the linters of the examples into a folder of `target`; the folder, or what is missing.
+pub fn linters() -> Result<std::result::Result<PathBuf, Missing>> {
+    let folder = shell::root().join("target/linters");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let missing = venv(&folder, LINTERS, "the linters of the examples")?;
+    Ok(missing.map_or_else(|| Ok(folder.join("bin")), Err))
+}
+
+/// Installs `what`, by a file of requirements, into a folder, unless it is there.
+fn venv(folder: &Path, requirements: &str, what: &str) -> Result<Option<Missing>> {
     let how = "install it with `apt-get install python3 python3-venv`";
     let Some(python) = shell::find_program(&["python3"]) else {
         return Ok(Some(Missing { what: "python3 is not there".into(), how }));
@@ -65,14 +79,14 @@ fn python(folder: &Path) -> Result<Option<Missing>> {
         Ok(version) => version,
         Err(error) => return Ok(Some(Missing { what: format!("{error:#}"), how })),
     };
-    let requirements = shell::root().join(REQUIREMENTS);
+    let requirements = shell::root().join(requirements);
     let wanted = stamp(&version, &[&requirements], folder)?;
     let stamp_file = folder.join("python.stamp");
     if is_current(&stamp_file, &wanted) {
         return Ok(None);
     }
-    println!("installing the Python peers");
-    // The Node peers live in the same folder, so `venv --clear` is out of the question.
+    println!("installing {what}");
+    // The Node peers live in the same folder as Python's, so `venv --clear` is out of the question.
     for old in ["bin", "include", "lib", "lib64", "pyvenv.cfg"] {
         remove(&folder.join(old))?;
     }
@@ -88,7 +102,7 @@ fn python(folder: &Path) -> Result<Option<Missing>> {
         let how = "is PyPI or a mirror of it in reach?";
         return Ok(Some(Missing { what: format!("{error:#}"), how }));
     }
-    fs::write(&stamp_file, wanted).context("writing the stamp of the Python peers")?;
+    fs::write(&stamp_file, wanted).with_context(|| format!("writing {}", stamp_file.display()))?;
     Ok(None)
 }
 

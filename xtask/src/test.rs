@@ -26,6 +26,7 @@ pub fn main(torture_seconds: u32) -> Result<()> {
     steps.run("documentation", documentation);
     steps.run("licences, bans, sources", dependencies);
     steps.run("BPF objects", bpf_objects);
+    steps.run("deployment examples", examples);
     // Before the build, which leaves the program without the feature for the steps behind it.
     steps.run("telemetry", telemetry);
     let built = steps.run("build", || command(cargo(&["build", "--package", "wsproxy"])))
@@ -91,6 +92,24 @@ fn dependencies() -> Result<Outcome> {
 /// The tests of the feature `otel`; those of a build without it are among the workspace's.
 fn telemetry() -> Result<Outcome> {
     command(cargo(&["test", "--package", "wsproxy", "--features", "otel", "--test", "telemetry"]))
+}
+
+/// The form of what lies under `packaging`; whether the program takes it is a test of its own.
+fn examples() -> Result<Outcome> {
+    let programs = match setup::linters()? {
+        Ok(programs) => programs,
+        Err(missing) => return Ok(Outcome::Skipped(missing.to_string())),
+    };
+    let program = |name: &str, arguments: &[&str]| {
+        let mut command = Command::new(programs.join(name));
+        command.current_dir(shell::root().join("packaging")).args(arguments);
+        shell::run(&mut command)
+    };
+    program("hadolint", &["container/Containerfile"])?;
+    program("yamllint", &["--strict", "kubernetes", "compose"])?;
+    let manifests = ["kubernetes/daemonset.yaml", "kubernetes/sidecar.yaml"];
+    program("kubernetes-validate", &[&["--strict", "--quiet"], &manifests[..]].concat())?;
+    Ok(Outcome::Passed)
 }
 
 fn bpf_objects() -> Result<Outcome> {
