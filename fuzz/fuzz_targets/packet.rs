@@ -1,5 +1,6 @@
 //! Any bytes as a packet, any flow: no panic, what the translation does not name stays, a checksum
-//! is as right as it was, and the answer comes back to what it answers.
+//! is as right as it was, and the answer comes back to what it answers. The same of the bytes as an
+//! ICMP error.
 //!
 //! Input: 33 bytes of the flow (source and destination words, ports, the four constants, scales),
 //! then the packet from its IP header on.
@@ -8,7 +9,7 @@
 use libfuzzer_sys::fuzz_target;
 use wsproxy_common::packet::{
     Flow, KNOWN, Seen, Segment, after, observe,
-    whole::{Checksum, headers, translate},
+    whole::{Checksum, headers, quotation, translate, translate_error},
 };
 
 const FLOW: usize = 33;
@@ -16,6 +17,7 @@ const FLOW: usize = 33;
 fuzz_target!(|data: &[u8]| {
     let Some((flow, packet)) = data.split_at_checked(FLOW) else { return };
     let [there, back] = flows(flow);
+    check_error(packet, &back);
     for checksum in [Checksum::Complete, Checksum::Partial] {
         let mut new = packet.to_vec();
         let Some(segment) = translate(&mut new, &there, checksum) else {
@@ -68,12 +70,13 @@ fn ip_length(packet: &[u8]) -> usize {
 fn sum(packet: &[u8]) -> u64 {
     let at = ip_length(packet);
     let addresses = if at == 40 { &packet[8..40] } else { &packet[12..20] };
-    let words = |bytes: &[u8]| -> u64 {
-        let high = |pair: &[u8]| u64::from(pair[0]) << 8;
-        let low = |pair: &[u8]| pair.get(1).map_or(0, |byte| u64::from(*byte));
-        bytes.chunks(2).map(|pair| high(pair) + low(pair)).sum()
-    };
     (words(addresses) + words(&packet[at..])) % 0xffff
+}
+
+fn words(bytes: &[u8]) -> u64 {
+    let high = |pair: &[u8]| u64::from(pair[0]) << 8;
+    let low = |pair: &[u8]| pair.get(1).map_or(0, |byte| u64::from(*byte));
+    bytes.chunks(2).map(|pair| high(pair) + low(pair)).sum()
 }
 
 /// What no field of the translation covers is what it was.
@@ -125,6 +128,31 @@ fn check_way_back(new: &[u8], back: &Flow, sent: &Segment, checksum: Checksum) {
     }
     let key = headers(&answer).map(|headers| headers.key());
     assert_eq!(key.map(|key| key.ports), Some(back.ports));
+}
+
+/// As an ICMP error: only what names the connection changes, and is what S has sent.
+fn check_error(packet: &[u8], back: &Flow) {
+    let mut new = packet.to_vec();
+    if translate_error(&mut new, back).is_none() {
+        assert_eq!(new, packet, "left alone");
+        return;
+    }
+    let at = ip_length(packet);
+    assert_eq!(packet.len(), new.len());
+    assert_eq!(packet[at..at + 2], new[at..at + 2], "type and code");
+    assert_eq!(packet[at + 4..at + 8], new[at + 4..at + 8], "the MTU");
+    let behind = packet.len().min(2 * at + 28);
+    assert_eq!(packet[behind..], new[behind..]);
+    let covered = |packet: &[u8]| {
+        let pseudo = if at == 40 { &packet[8..40] } else { &[][..] };
+        (words(pseudo) + words(&packet[at..])) % 0xffff
+    };
+    assert_eq!(covered(packet), covered(&new), "the checksum is as right as it was");
+    let (_, old, _) = quotation(packet).unwrap();
+    let (_, quoted, _) = quotation(&new).unwrap();
+    let key = quoted.key();
+    assert_eq!((key.ports, key.destination[3]), (back.ports.rotate_left(16), back.source[3]));
+    assert_eq!(quoted.quoted_seq(&Flow::default()), old.quoted_seq(back));
 }
 
 /// Whatever is known, numbers move forward only, and to what is there.

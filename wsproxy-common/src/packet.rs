@@ -7,6 +7,7 @@
 
 mod flow;
 mod headers;
+mod icmp;
 mod observe;
 mod options;
 mod sum;
@@ -17,6 +18,7 @@ pub use headers::{
     ACK, FIN, HEADERS, Headers, JUMBO, RST, SYN, Segment, TCP_AT, V4_AT, V4_LENGTH, V6_LENGTH,
     mapped,
 };
+pub use icmp::{ICMP, is_under_way};
 pub use observe::{Moves, Seen, observe};
 pub use options::{OPTIONS, Options};
 pub use sum::Sum;

@@ -57,11 +57,15 @@ pub enum Reason {
     Over = 23,
     /// Packet path, dropped: a packet that only user space can judge; the session comes back.
     ForUserSpace = 24,
+    /// Packet path: an ICMP error about a packet that was translated; translated and sent on.
+    ErrorTranslated = 25,
+    /// Packet path, dropped: an ICMP error about a packet of a session that is not under way.
+    ErrorAstray = 26,
 }
 
 impl Reason {
     /// How many there are; the length of the counter array.
-    pub const COUNT: u32 = 25;
+    pub const COUNT: u32 = 27;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -90,6 +94,8 @@ impl Reason {
         Self::Finished,
         Self::Over,
         Self::ForUserSpace,
+        Self::ErrorTranslated,
+        Self::ErrorAstray,
     ];
 
     /// The label under which metrics and logs name it.
@@ -121,6 +127,8 @@ impl Reason {
             Self::Finished => "finished",
             Self::Over => "over",
             Self::ForUserSpace => "for_user_space",
+            Self::ErrorTranslated => "icmp_translated",
+            Self::ErrorAstray => "icmp_astray",
         }
     }
 

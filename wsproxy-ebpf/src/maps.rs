@@ -67,6 +67,8 @@ pub fn notify(index: u32, generation: u64, reason: Reason) {
 pub struct Work {
     /// The headers of the packet.
     pub headers: Headers,
+    /// The headers of a packet that it quotes.
+    pub quoted: Headers,
     /// Its options.
     pub options: Options,
     /// The frame cursor before the packet.

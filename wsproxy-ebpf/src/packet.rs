@@ -2,6 +2,8 @@
 //! the stack never sees them. `ARCHITECTURE.md`, "The packet path", has the rules;
 //! `wsproxy_common::packet` has the algebra.
 
+mod icmp;
+
 use core::ffi::c_void;
 
 use aya_ebpf::{
@@ -19,8 +21,8 @@ use wsproxy_common::{
     direction::{EXPECTED_KNOWN, FOLLOW_FRAMES, WATCH_FIN, opposite},
     packet::{
         ACK, Change, FIN, FLAG_COME_BACK, Flow, HEADERS, Headers, JUMBO, KNOWN, Moves, OPTIONS,
-        Options, Pair, RST, SYN, Seen, Segment, State, TCP_AT, V4_AT, V4_LENGTH, V6_LENGTH, after,
-        observe,
+        Options, Pair, RST, SYN, Seen, Segment, State, Sum, TCP_AT, V4_AT, V4_LENGTH, V6_LENGTH,
+        after, observe,
     },
 };
 
@@ -56,7 +58,9 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
     unsafe {
         let work = WORK.get_ptr_mut(0)?;
         load_headers(skb, &raw mut (*work).headers)?;
-        let segment = (*work).headers.segment((*skb).len.wrapping_sub(ETHERNET))?;
+        let Some(segment) = (*work).headers.segment((*skb).len.wrapping_sub(ETHERNET)) else {
+            return icmp::error(skb, work);
+        };
         let key = (*work).headers.key();
         let index = *KEYS.get(&key)?;
         let flow = FLOWS.get_ptr_mut(index)?;
@@ -360,24 +364,26 @@ unsafe fn forward(skb: *mut __sk_buff, work: *mut Work, flow: *mut Flow, segment
             if length == 0 || bpf_skb_store_bytes(skb.cast(), at, bytes, length, 0) != 0 {
                 return drop_for(Reason::Untranslated);
             }
-            change.segment = added(change.segment, by);
+            change.segment = Sum::added(change.segment, by);
         }
         if !store(skb, headers, change) {
             return drop_for(Reason::Untranslated);
         }
         count(Reason::Translated);
+        send(skb, flow)
+    }
+}
+
+/// Sends a packet to T, whose addresses it has by now.
+#[inline(always)]
+unsafe fn send(skb: *mut __sk_buff, flow: *mut Flow) -> i32 {
+    unsafe {
         // Of this host, to this host: it is on its way there already.
         if (*skb).ingress_ifindex == 0 && (*flow).local != 0 {
             return TC_ACT_OK;
         }
         bpf_redirect_neigh((*flow).device, core::ptr::null_mut(), 0, 0) as i32
     }
-}
-
-#[inline(always)]
-fn added(a: u32, b: u32) -> u32 {
-    let sum = u64::from(a) + u64::from(b);
-    ((sum & 0xffff_ffff) + (sum >> 32)) as u32
 }
 
 /// Writes the headers back and puts the TCP checksum right: of one that the device is still to
@@ -403,11 +409,18 @@ unsafe fn store(skb: *mut __sk_buff, headers: *const Headers, change: Change) ->
             bpf_skb_store_bytes(skb.cast(), ETHERNET, bytes.add(V4_AT).cast(), length, 0)
         };
         let at = ETHERNET + (*headers).ip_length + CHECKSUM;
+        stored == 0 && put_sum(skb, at, change, is_v6)
+    }
+}
+
+/// Puts the checksum at `at` right.
+#[inline(always)]
+unsafe fn put_sum(skb: *mut __sk_buff, at: u32, change: Change, is_v6: bool) -> bool {
+    unsafe {
         let (addresses, rest) = (u64::from(change.addresses), u64::from(change.segment));
         let pseudo = u64::from(BPF_F_PSEUDO_HDR);
         let v6 = if is_v6 { F_IPV6 } else { 0 };
-        stored == 0
-            && bpf_l4_csum_replace(skb.cast(), at, 0, rest, 0) == 0
+        bpf_l4_csum_replace(skb.cast(), at, 0, rest, 0) == 0
             && (bpf_l4_csum_replace(skb.cast(), at, 0, addresses, pseudo | v6) == 0
                 || (v6 != 0 && bpf_l4_csum_replace(skb.cast(), at, 0, addresses, pseudo) == 0))
     }

@@ -115,6 +115,9 @@ pub struct Flow {
     pub fin: u64,
     /// While packets are noted: a [`Pair`] of both directions, in the record of the client's.
     pub pair: u64,
+    /// With [`KNOWN`]: our own socket towards S still sends what S has not acknowledged before this
+    /// number of T's. What is told of that is the socket's to hear. Written by user space.
+    pub owed: u64,
 }
 
 const _: () = assert!(size_of::<Flow>() == 128 && align_of::<Flow>() == 64);

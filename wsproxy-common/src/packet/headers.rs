@@ -19,7 +19,7 @@ pub const V6_LENGTH: u32 = 40;
 pub const JUMBO: u32 = 8;
 
 /// Words of an IPv6 header, counted from 0.
-mod v6 {
+pub(super) mod v6 {
     /// Payload length, next header, hop limit.
     pub const LENGTH: usize = 1;
     pub const SOURCE: usize = 2;
@@ -27,7 +27,7 @@ mod v6 {
 }
 
 /// Words of an IPv4 header, counted from 0.
-mod v4 {
+pub(super) mod v4 {
     /// Version, header length, type of service, total length.
     pub const LENGTH: usize = super::V4_AT;
     /// Identification, flags, fragment offset.
@@ -39,12 +39,14 @@ mod v4 {
 }
 
 /// Words of a TCP header, counted from 0.
-mod tcp {
+pub(super) mod tcp {
     pub const PORTS: usize = 10;
     pub const SEQ: usize = 11;
     pub const ACK: usize = 12;
     /// Header length, flags, window.
     pub const FLAGS: usize = 13;
+    /// Checksum, urgent pointer.
+    pub const CHECKSUM: usize = 14;
 }
 
 /// TCP flag.
@@ -56,11 +58,11 @@ pub const RST: u8 = 4;
 /// TCP flag.
 pub const ACK: u8 = 16;
 
-const TCP: u32 = 6;
+pub(super) const TCP: u32 = 6;
 /// What a packet that we send begins its way with.
 const TTL: u32 = 64;
 /// More fragments, or a fragment offset.
-const FRAGMENTED: u32 = 0x3fff;
+pub(super) const FRAGMENTED: u32 = 0x3fff;
 
 /// What a segment says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,7 +133,7 @@ impl Headers {
     }
 
     #[inline(always)]
-    const fn host<const AT: usize>(&self) -> u32 {
+    pub(super) const fn host<const AT: usize>(&self) -> u32 {
         u32::from_be(self.words[AT])
     }
 
@@ -142,13 +144,13 @@ impl Headers {
 
     /// Puts a word there; notes what the sum changes by.
     #[inline(always)]
-    fn set<const AT: usize>(&mut self, word: u32, sum: &mut Sum) {
+    pub(super) fn set<const AT: usize>(&mut self, word: u32, sum: &mut Sum) {
         sum.word(self.words[AT], word);
         self.words[AT] = word;
     }
 
     #[inline(always)]
-    fn set_address<const AT: usize>(&mut self, address: &[u32; 4], sum: &mut Sum) {
+    pub(super) fn set_address<const AT: usize>(&mut self, address: &[u32; 4], sum: &mut Sum) {
         let mut at = 0;
         while at < 4 {
             sum.word(self.words[AT + at], address[at]);
@@ -219,17 +221,7 @@ impl Headers {
     /// what is returned. The IP header's own checksum is put right.
     #[inline(always)]
     pub fn translate(&mut self, flow: &Flow, segment: &Segment) -> Change {
-        let mut addresses = Sum::default();
-        if self.is_v6() {
-            self.set_address::<{ v6::SOURCE }>(&flow.source, &mut addresses);
-            self.set_address::<{ v6::DESTINATION }>(&flow.destination, &mut addresses);
-            let length = self.host::<{ v6::LENGTH }>() & !0xff | TTL;
-            self.words[v6::LENGTH] = length.to_be();
-        } else {
-            self.set::<{ v4::SOURCE }>(flow.source[3], &mut addresses);
-            self.set::<{ v4::DESTINATION }>(flow.destination[3], &mut addresses);
-            self.finish_v4(addresses);
-        }
+        let addresses = self.readdress(flow);
         let mut sum = Sum::default();
         self.set::<{ tcp::PORTS }>(flow.ports, &mut sum);
         self.set::<{ tcp::SEQ }>(segment.seq.wrapping_add(flow.seq_add).to_be(), &mut sum);
@@ -242,7 +234,25 @@ impl Headers {
             let flags = self.host::<{ tcp::FLAGS }>() & !0xffff | window;
             self.set::<{ tcp::FLAGS }>(flags.to_be(), &mut sum);
         }
-        Change { addresses: addresses.folded(), segment: sum.folded() }
+        Change { addresses, segment: sum.folded() }
+    }
+
+    /// Puts the addresses there that T is to see, and a fresh time to live; what the addresses
+    /// change a sum by. The IP header's own checksum is put right.
+    #[inline(always)]
+    pub(super) fn readdress(&mut self, flow: &Flow) -> u32 {
+        let mut addresses = Sum::default();
+        if self.is_v6() {
+            self.set_address::<{ v6::SOURCE }>(&flow.source, &mut addresses);
+            self.set_address::<{ v6::DESTINATION }>(&flow.destination, &mut addresses);
+            let length = self.host::<{ v6::LENGTH }>() & !0xff | TTL;
+            self.words[v6::LENGTH] = length.to_be();
+        } else {
+            self.set::<{ v4::SOURCE }>(flow.source[3], &mut addresses);
+            self.set::<{ v4::DESTINATION }>(flow.destination[3], &mut addresses);
+            self.finish_v4(addresses);
+        }
+        addresses.folded()
     }
 
     /// A fresh time to live, and the header's checksum.

@@ -2,7 +2,7 @@
 //! tests, fuzzing and whoever has a packet in memory.
 
 use super::{
-    Flow, HEADERS, Headers, JUMBO, OPTIONS, Options, Segment, Sum, TCP_AT, V4_AT, V4_LENGTH,
+    Flow, HEADERS, Headers, ICMP, JUMBO, OPTIONS, Options, Segment, Sum, TCP_AT, V4_AT, V4_LENGTH,
     V6_LENGTH,
 };
 
@@ -51,7 +51,7 @@ pub fn translate(packet: &mut [u8], flow: &Flow, checksum: Checksum) -> Option<S
     read(packet.get(at..end)?, &mut options.words);
     let mut change = headers.translate(flow, &segment);
     if segment.options != 0 {
-        change.segment = added(change.segment, translate_options(&mut options));
+        change.segment = Sum::added(change.segment, translate_options(&mut options));
     }
     write(&options.words, packet.get_mut(at..end)?);
     let first = if headers.is_v6() { 0 } else { V4_AT };
@@ -60,7 +60,7 @@ pub fn translate(packet: &mut [u8], flow: &Flow, checksum: Checksum) -> Option<S
     let field = packet.get_mut(ip_length + CHECKSUM..ip_length + CHECKSUM + 2)?;
     let old = u16::from_ne_bytes([*field.first()?, *field.get(1)?]);
     let new = match checksum {
-        Checksum::Complete => applied(added(change.addresses, change.segment), old),
+        Checksum::Complete => applied(Sum::added(change.addresses, change.segment), old),
         // As `inet_proto_csum_replace_by_diff`: it is a sum, not the complement of one.
         Checksum::Partial => !applied(change.addresses, !old),
     };
@@ -82,16 +82,45 @@ fn translate_options(options: &mut Options) -> u32 {
     Options::change(before, options.sum())
 }
 
-fn applied(change: u32, old: u16) -> u16 {
-    let mut sum = Sum::default();
-    sum.word(u32::MAX, change);
-    sum.applied_to(old)
+/// The headers of an ICMP error, those of the packet that it quotes, and how many bytes of its TCP
+/// header are there. `None`: it is nothing that is passed on.
+#[must_use]
+pub fn quotation(packet: &[u8]) -> Option<(Headers, Headers, u32)> {
+    let outer = headers(packet)?;
+    let bytes = outer.quotes(u32::try_from(packet.len()).ok()?)?;
+    let mut quoted = Headers { ip_length: outer.ip_length, ..Headers::default() };
+    let (from, to) = quoted_at(&outer, bytes);
+    let first = if outer.is_v6() { 0 } else { V4_AT };
+    read(packet.get(from..to)?, quoted.words.get_mut(first..)?);
+    Some((outer, quoted, bytes))
 }
 
-fn added(a: u32, b: u32) -> u32 {
-    let mut sum = Sum::default();
-    sum.word(!a, b);
-    sum.folded()
+/// Where the quoted headers stand in a message.
+fn quoted_at(outer: &Headers, bytes: u32) -> (usize, usize) {
+    let from = outer.ip_length + ICMP;
+    (from as usize, (from + outer.ip_length + bytes) as usize)
+}
+
+/// Translates an ICMP error in place, for S; `flow` is the direction from T to S. `None`: it can't
+/// be translated, and is what it was.
+pub fn translate_error(packet: &mut [u8], flow: &Flow) -> Option<()> {
+    let (mut outer, mut quoted, bytes) = quotation(packet)?;
+    quoted.quoted_key(&outer)?;
+    let change = quoted.translate_quoted(&mut outer, bytes, flow);
+    let first = if outer.is_v6() { 0 } else { V4_AT };
+    let ip_length = outer.ip_length as usize;
+    let (from, to) = quoted_at(&outer, bytes);
+    write(outer.words.get(first..)?, packet.get_mut(..ip_length)?);
+    write(quoted.words.get(first..)?, packet.get_mut(from..to)?);
+    let field = packet.get_mut(ip_length + 2..ip_length + 4)?;
+    let old = u16::from_ne_bytes([*field.first()?, *field.get(1)?]);
+    let new = applied(Sum::added(change.addresses, change.segment), old);
+    field.copy_from_slice(&new.to_ne_bytes());
+    Some(())
+}
+
+fn applied(change: u32, old: u16) -> u16 {
+    Sum::of(change).applied_to(old)
 }
 
 fn read(bytes: &[u8], words: &mut [u32]) {

@@ -75,6 +75,12 @@ impl SharedFlow {
         moved.map_or(0, |old| to.wrapping_sub(old as u32))
     }
 
+    /// Our own socket towards S has nothing under way any more.
+    pub fn owes_nothing(&self) {
+        const AT: usize = std::mem::offset_of!(Flow, owed) / 8;
+        self.0[AT].store(0, Ordering::SeqCst);
+    }
+
     /// The last TSval of S.
     #[must_use]
     pub fn value(&self) -> Option<u32> {

@@ -320,6 +320,7 @@ impl Plan {
                 acked: KNOWN | u64::from(far.rcv_seq.wrapping_sub(near.unacknowledged)),
                 edge: KNOWN | u64::from(edge(near, far)),
                 value: KNOWN | u64::from(at.values[side]),
+                owed: if near.unacknowledged == 0 { 0 } else { KNOWN | u64::from(far.rcv_seq) },
                 ..Flow::default()
             }
         })

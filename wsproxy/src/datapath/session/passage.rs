@@ -336,6 +336,9 @@ impl Session {
                     tracing::warn!(%error, session = self.meta.id, "a frozen socket kept its queue");
                 }
             }
+            if frozen[side].unacknowledged == 0 {
+                flows[side].owes_nothing();
+            }
         }
         let owes = frozen.iter().any(|frozen| frozen.unacknowledged > 0);
         if !owes {
