@@ -2,6 +2,7 @@
 //! the change to the packet path, and
 //! sessions over real sockets.
 
+pub mod beyond;
 pub mod frames;
 pub mod link;
 pub mod model;

@@ -54,6 +54,25 @@ pub struct Net {
 pub struct Entrance(File);
 
 impl Entrance {
+    /// The way into the namespace of this name.
+    pub(crate) fn to(namespace: &str) -> Self {
+        let path = format!("/run/netns/{namespace}");
+        Self(File::open(&path).unwrap_or_else(|e| panic!("{path}: {e}")))
+    }
+
+    /// Runs `work` there, on a thread of its own.
+    pub(crate) fn run<T: Send>(self, work: impl FnOnce() -> T + Send) -> T {
+        let result = thread::scope(|scope| {
+            let work = scope.spawn(|| {
+                self.enter();
+                work()
+            });
+            work.join()
+        });
+        // The message was printed by that thread already.
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
     /// Moves this thread into the namespace.
     ///
     /// # Panics
@@ -67,7 +86,7 @@ impl Entrance {
 /// MTU below which Linux has no IPv6 on a link (RFC 8200, section 5).
 const V6_MTU: u32 = 1280;
 
-fn ip(words: &str) {
+pub(crate) fn ip(words: &str) {
     let output = Command::new("ip")
         .args(words.split_whitespace())
         .output()
@@ -158,16 +177,7 @@ impl Net {
     /// # Panics
     /// When `work` does.
     pub fn within<T: Send>(&self, place: Place, work: impl FnOnce() -> T + Send) -> T {
-        let entrance = self.entrance(place);
-        let result = thread::scope(|scope| {
-            let work = scope.spawn(|| {
-                entrance.enter();
-                work()
-            });
-            work.join()
-        });
-        // The message was printed by that thread already.
-        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        self.entrance(place).run(work)
     }
 
     /// The way into a namespace.
@@ -176,8 +186,7 @@ impl Net {
     /// When it is gone.
     #[must_use]
     pub fn entrance(&self, place: Place) -> Entrance {
-        let path = format!("/run/netns/{}", self.namespace(place));
-        Entrance(File::open(&path).unwrap_or_else(|e| panic!("{path}: {e}")))
+        Entrance::to(&self.namespace(place))
     }
 
     /// A TAP device that is there until [`Self::remove`], for smoltcp's `TunTapInterface` to open.
