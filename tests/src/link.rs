@@ -42,6 +42,11 @@ use crate::{
     sessions::Dice,
 };
 
+#[path = "../link-ebpf/src/numbers.rs"]
+mod numbers;
+
+use numbers::{Count, Setting};
+
 /// Built by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../ebpf-object/link.bpf.o");
 
@@ -92,32 +97,6 @@ pub struct Counts {
     pub overtaken: u64,
 }
 
-/// Indices of `SETTINGS` in `tests/link-ebpf/src/maps.rs`.
-#[derive(Clone, Copy)]
-#[repr(u32)]
-enum Setting {
-    Seed = 0,
-    Drop = 1,
-    Duplicate = 2,
-    Hold = 3,
-    Line = 4,
-    Link = 5,
-    Port = 6,
-    OnlyPayload = 7,
-}
-
-/// Indices of `COUNTS` there.
-#[derive(Clone, Copy)]
-#[repr(u32)]
-enum Count {
-    Seen = 0,
-    Passed = 1,
-    Dropped = 2,
-    Duplicated = 3,
-    Held = 4,
-    Returned = 5,
-}
-
 type Numbers = Array<MapData, u64>;
 
 /// A link with a plan, in one direction; a link like others when dropped.
@@ -150,6 +129,12 @@ impl<'net> Lossy<'net> {
         net.within(place, || lossy.connect());
         lossy.set(plan);
         lossy
+    }
+
+    /// The net that it is a link of.
+    #[must_use]
+    pub fn net(&self) -> &'net Net {
+        self.net
     }
 
     /// In all four places of a net, each with a seed of its own.

@@ -74,8 +74,8 @@ fn the_path_mtu_may_shrink_in_the_middle() {
 
 fn shrink(gateway: &Gateway<'_>, hosts: &Hosts<'_>, family: Family) {
     let (id, client, server) = hosts.session(gateway, family);
-    let before = segments();
     converse(&client, &server, 1, &MESSAGES);
+    let before = segments();
     // The server's own stack knows of its link; only the client has to be told. Then the other
     // way round, and with less than the server knows of.
     for (seed, host, mtu) in [(2, &hosts.server, 1400), (4, &hosts.client, 1300)] {
