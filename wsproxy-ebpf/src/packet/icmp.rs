@@ -9,7 +9,7 @@ use aya_ebpf::{
 use wsproxy_common::{
     Reason,
     direction::opposite,
-    packet::{Flow, Headers, ICMP, KNOWN, State, V4_AT, V4_LENGTH, V6_LENGTH, after, is_under_way},
+    packet::{Flow, Headers, ICMP, KNOWN, State, V4_AT, V4_LENGTH, V6_LENGTH, is_under_way},
 };
 
 use super::{ETHERNET, drop_for, put_sum, send};
@@ -42,11 +42,11 @@ pub unsafe fn error(skb: *mut __sk_buff, work: *mut Work) -> Option<i32> {
             return None;
         }
         let seq = (*quoted).quoted_seq(&*flow);
+        let acked = atomic::load(&raw const (*flow).acked) as u32;
         let owed = atomic::load(&raw const (*flow).owed);
-        if owed & KNOWN != 0 && after(owed as u32, seq) {
+        if owed & KNOWN != 0 && is_under_way(seq, acked, owed as u32) {
             return None;
         }
-        let acked = atomic::load(&raw const (*flow).acked) as u32;
         let sent = atomic::load(&raw const (*theirs).sent) as u32;
         if !is_under_way(seq, acked, sent) {
             return Some(drop_for(Reason::ErrorAstray));
