@@ -26,7 +26,7 @@ macro_rules! over_all {
     };
 }
 
-over_all!(relay: Relay, sockmap: Sockmap; { a_client, a_server, both, breaks_off, });
+over_all!(relay: Relay, sockmap: Sockmap, packet: Packet; { a_client, a_server, both, breaks_off, });
 
 /// Runs `test` in a gateway, over each family, with and without timestamps.
 fn with_gateway(mode: Mode, test: impl Fn(&Gateway<'_>, Family, Timestamps) + Sync) {
@@ -34,14 +34,41 @@ fn with_gateway(mode: Mode, test: impl Fn(&Gateway<'_>, Family, Timestamps) + Sy
     if !kernel_expected() {
         return;
     }
-    let net = Net::new(1500);
-    Gateway::run(&net, mode, |gateway| {
+    let net = &Net::new(1500);
+    Gateway::run(net, mode, |gateway| {
         for family in net.families() {
             for timestamps in [Timestamps::Offered, Timestamps::None] {
+                if mode == Mode::Packet {
+                    linux_too(net, timestamps);
+                }
                 test(gateway, *family, timestamps);
             }
         }
     });
+}
+
+/// Has Linux' peers offer timestamps or not: packets are translated where both sides agreed.
+fn linux_too(net: &Net, timestamps: Timestamps) {
+    let offered = if timestamps == Timestamps::Offered { "1" } else { "0" };
+    for place in [Place::Client, Place::Server] {
+        net.within(place, || {
+            std::fs::write("/proc/sys/net/ipv4/tcp_timestamps", offered).unwrap();
+        });
+    }
+}
+
+/// Gives both connections to the datapath; the session's number.
+fn hand_over(
+    gateway: &Gateway<'_>,
+    [ours, upstream]: [TcpStream; 2],
+    client: &impl End,
+    server: &impl End,
+) -> u64 {
+    let id = gateway.hand_over(ours, upstream, None);
+    if gateway.bench.path == Path::Packet {
+        gateway.bench.warm(id, client, server);
+    }
+    id
 }
 
 /// A client of smoltcp's, connected: its end and the gateway's.
@@ -109,14 +136,18 @@ fn talk<C: End, S: End>(
     (server, upstream): (S, TcpStream),
 ) {
     let sizes = [1, 100, 1460, 1461, 16 * KIB, 40 * KIB, 7];
-    let id = gateway.hand_over(ours, upstream, None);
+    let id = hand_over(gateway, [ours, upstream], &client, &server);
     converse(&client, &server, 1, &sizes);
     both_ways(&client, &server, 1, 256 * KIB);
     let end = gateway.finish(id, &client, &server);
     let said = (sizes.iter().sum::<usize>() + 256 * KIB) as u64;
     for carried in [end.to_upstream, end.to_client] {
         assert_eq!(carried.total(), said, "{end:?}");
-        assert!(gateway.bench.path == Path::Relay || carried.kernel > 0, "{end:?}");
+        match gateway.bench.path {
+            Path::Relay => {}
+            Path::Sockmap => assert!(carried.kernel > 0, "{end:?}"),
+            Path::Packet => assert_eq!(carried.packet, said, "{end:?}"),
+        }
     }
 }
 
@@ -147,12 +178,12 @@ fn breaks_off(mode: Mode) {
     with_gateway(mode, |gateway, family, timestamps| {
         let (client, ours) = smol_client(gateway, family, timestamps);
         let (server, upstream) = linux_server(gateway, family);
-        let id = gateway.hand_over(ours, upstream, None);
+        let id = hand_over(gateway, [ours, upstream], &client, &server);
         break_off(gateway, id, Ending::ClientBroke, client, SmolPeer::abort, &server);
 
         let (client, ours) = smol_client(gateway, family, timestamps);
         let (server, upstream) = smol_server(gateway, family, timestamps);
-        let id = gateway.hand_over(ours, upstream, None);
+        let id = hand_over(gateway, [ours, upstream], &client, &server);
         break_off(gateway, id, Ending::UpstreamBroke, server, SmolPeer::abort, &client);
     });
 }
