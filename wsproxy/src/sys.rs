@@ -5,6 +5,7 @@
 
 pub mod flow;
 pub mod repair;
+mod tcp_info;
 
 use std::{
     io,
@@ -13,6 +14,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+pub use self::tcp_info::{
+    Facts, TcpView, facts, tcp_bytes_acked, tcp_is_established, tcp_segments_in, tcp_view,
+};
 use wsproxy_common::{
     Direction,
     cursor::{FrameCursor, Rules},
@@ -174,113 +178,6 @@ impl<T> Drop for Table<T> {
             unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), Self::bytes(self.records)) };
         debug_assert!(unmapped.is_ok());
     }
-}
-
-/// Offset of `tcpi_bytes_acked` in `struct tcp_info` (`include/uapi/linux/tcp.h`).
-const TCPI_BYTES_ACKED: usize = 120;
-
-/// `TCP_INFO.tcpi_bytes_acked`: bytes of ours that the peer has acknowledged.
-///
-/// # Errors
-/// What `getsockopt(2)` says; `Unsupported` from a kernel before 4.1.
-pub fn tcp_bytes_acked(socket: BorrowedFd<'_>) -> io::Result<u64> {
-    let info = tcp_info::<{ TCPI_BYTES_ACKED + 8 }>(socket)?;
-    let mut acked = [0u8; 8];
-    acked.copy_from_slice(&info[TCPI_BYTES_ACKED..]);
-    Ok(u64::from_ne_bytes(acked))
-}
-
-/// The first `N` bytes of `TCP_INFO`.
-fn tcp_info<const N: usize>(socket: BorrowedFd<'_>) -> io::Result<[u8; N]> {
-    let mut info = [0u8; N];
-    let mut len = N as libc::socklen_t;
-    // SAFETY: the buffer is writable for `len` bytes; the kernel writes at most that.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut len,
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if (len as usize) < N {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
-    Ok(info)
-}
-
-/// What TCP itself knows of a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TcpView {
-    /// Smoothed round trip, in us (`tcpi_rtt`).
-    pub rtt_us: u32,
-    /// Segments that were sent again since the connection began (`tcpi_total_retrans`).
-    pub retransmissions: u32,
-    /// Bytes that wait for their first sending (`tcpi_notsent_bytes`).
-    pub unsent: u32,
-}
-
-/// TCP's own view of a connection, out of `TCP_INFO`.
-///
-/// # Errors
-/// What `getsockopt(2)` says: the socket is no TCP socket; `Unsupported` from a kernel before 4.6.
-pub fn tcp_view(socket: BorrowedFd<'_>) -> io::Result<TcpView> {
-    /// Offsets in `struct tcp_info` (`include/uapi/linux/tcp.h`).
-    const RTT: usize = 68;
-    const TOTAL_RETRANS: usize = 100;
-    const NOTSENT_BYTES: usize = 144;
-    let info = tcp_info::<{ NOTSENT_BYTES + 4 }>(socket)?;
-    let word = |at: usize| {
-        let mut word = [0; 4];
-        word.copy_from_slice(&info[at..at + 4]);
-        u32::from_ne_bytes(word)
-    };
-    Ok(TcpView {
-        rtt_us: word(RTT),
-        retransmissions: word(TOTAL_RETRANS),
-        unsent: word(NOTSENT_BYTES),
-    })
-}
-
-/// `TCP_INFO.tcpi_segs_in`: segments that came in.
-///
-/// # Errors
-/// What `getsockopt(2)` says; `Unsupported` from a kernel before 4.2.
-pub fn tcp_segments_in(socket: BorrowedFd<'_>) -> io::Result<u32> {
-    /// Its offset in `struct tcp_info`.
-    const SEGS_IN: usize = 140;
-    let info = tcp_info::<{ SEGS_IN + 4 }>(socket)?;
-    let mut segments = [0; 4];
-    segments.copy_from_slice(&info[SEGS_IN..]);
-    Ok(u32::from_ne_bytes(segments))
-}
-
-/// Whether the connection is in state ESTABLISHED: `TCP_INFO.tcpi_state`, its first byte.
-///
-/// # Errors
-/// What `getsockopt(2)` says.
-pub fn tcp_is_established(socket: BorrowedFd<'_>) -> io::Result<bool> {
-    const TCP_ESTABLISHED: u8 = 1;
-    let mut state = 0u8;
-    let mut len: libc::socklen_t = 1;
-    // SAFETY: the buffer is one byte, and `len` says so.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut state).cast(),
-            &raw mut len,
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(state == TCP_ESTABLISHED)
 }
 
 /// `SIOCOUTQ`: bytes in the send queue that are not acknowledged yet.

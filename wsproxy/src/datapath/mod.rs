@@ -10,7 +10,6 @@ mod engine;
 pub mod entry;
 pub mod frames;
 pub mod lane;
-#[allow(dead_code, reason = "parts of the packet path, not all in use yet")]
 mod packet;
 mod persist;
 mod pings;

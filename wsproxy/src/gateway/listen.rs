@@ -247,7 +247,7 @@ mod tests {
         let _client = std::net::TcpStream::connect(listener.address().unwrap()).unwrap();
         let listener = listener.doors().remove(0).open().unwrap();
         let Accepted::Tcp(accepted, _) = listener.accept().await.unwrap() else { panic!() };
-        let told = repair::facts(accepted.as_fd()).unwrap();
+        let told = crate::sys::facts(accepted.as_fd()).unwrap();
         // Without its options.
         let options = if told.timestamps { 12 } else { 0 };
         assert_eq!(told.advmss + options, 1000);

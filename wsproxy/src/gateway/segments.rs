@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use super::stream::Stream;
 use crate::{
     config::{Datapath, Listener},
-    sys::repair::{Facts, facts},
+    sys::{Facts, facts},
 };
 
 /// The largest segment, in bytes, options included: two of them in one train fit the length field

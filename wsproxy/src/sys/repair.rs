@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use super::{set_int, tcp_info};
+use super::set_int;
 
 /// How a socket enters and leaves repair mode (`TCP_REPAIR`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,73 +210,6 @@ pub fn receive_memory(socket: BorrowedFd<'_>) -> io::Result<u32> {
     const BACKLOG: usize = 7;
     let words = get::<9>(socket, libc::SOL_SOCKET, libc::SO_MEMINFO)?;
     Ok(words[RMEM_ALLOC].saturating_add(words[BACKLOG]))
-}
-
-/// What `TCP_INFO` says of what a connection agreed on, and of what it waits for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// In state ESTABLISHED.
-    pub established: bool,
-    /// Timestamps were agreed on (RFC 7323 section 3).
-    pub timestamps: bool,
-    /// The timestamps count us: a route asked for it (`RTAX_FEATURE_TCP_USEC_TS`, Linux 6.7).
-    pub microseconds: bool,
-    /// Selective acknowledgements were agreed on (RFC 2018).
-    pub sack: bool,
-    /// ECN was agreed on, or marks were seen (RFC 3168).
-    pub ecn: bool,
-    /// Shifts of the windows (RFC 7323 section 2), if agreed on: the peer's, ours.
-    pub window_scale: Option<(u8, u8)>,
-    /// Bytes of payload in a segment that we send, as it is reckoned now.
-    pub snd_mss: u32,
-    /// Bytes of payload in the peer's segments, as guessed from those that came.
-    pub rcv_mss: u32,
-    /// What we told the peer that we accept.
-    pub advmss: u32,
-    /// The path's MTU.
-    pub pmtu: u32,
-    /// Bytes that wait for their first sending.
-    pub unsent: u32,
-    /// Segments that are sent and not acknowledged.
-    pub unacknowledged: u32,
-}
-
-/// What a connection agreed on, out of one `TCP_INFO`.
-///
-/// # Errors
-/// What `getsockopt(2)` says: the socket is no TCP socket; `Unsupported` from a kernel before 4.6.
-pub fn facts(socket: BorrowedFd<'_>) -> io::Result<Facts> {
-    /// Offsets in `struct tcp_info`, and `TCPI_OPT_*` (`include/uapi/linux/tcp.h`).
-    const STATE: usize = 0;
-    const OPTIONS: usize = 5;
-    const WSCALES: usize = 6;
-    const NOTSENT_BYTES: usize = 144;
-    const ESTABLISHED: u8 = 1;
-    const ECN_OR_SEEN: u8 = 8 | 16;
-    let info = tcp_info::<{ NOTSENT_BYTES + 4 }>(socket)?;
-    let word = |at: usize| {
-        let mut word = [0; 4];
-        word.copy_from_slice(&info[at..at + 4]);
-        u32::from_ne_bytes(word)
-    };
-    let has = |bits: u8| info[OPTIONS] & bits != 0;
-    let (low, high) = (info[WSCALES] & 0xf, info[WSCALES] >> 4);
-    // Two bit fields: the peer's comes first, wherever "first" is.
-    let scales = if cfg!(target_endian = "little") { (low, high) } else { (high, low) };
-    Ok(Facts {
-        established: info[STATE] == ESTABLISHED,
-        timestamps: has(1),
-        sack: has(2),
-        window_scale: has(4).then_some(scales),
-        ecn: has(ECN_OR_SEEN),
-        microseconds: has(64),
-        snd_mss: word(16),
-        rcv_mss: word(20),
-        unacknowledged: word(24),
-        pmtu: word(60),
-        advmss: word(84),
-        unsent: word(NOTSENT_BYTES),
-    })
 }
 
 /// An option of `N` words.

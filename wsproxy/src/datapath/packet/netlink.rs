@@ -1,10 +1,6 @@
 //! Questions to the kernel by netlink (RFC 3549): one at a time, each answered at once.
 
-use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::Duration,
-};
+use std::{io, os::fd::OwnedFd, time::Duration};
 
 use netlink_packet_core::{
     DecodeError, Emitable, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST, NLMSG_DONE,
@@ -123,12 +119,6 @@ impl News {
             }
         }
         any
-    }
-}
-
-impl AsFd for News {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 

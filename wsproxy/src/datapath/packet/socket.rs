@@ -20,7 +20,7 @@ use rustix::{
 };
 use socket2::SockRef;
 
-pub use crate::sys::repair::{Facts, RepairWindow, facts};
+pub use crate::sys::{Facts, facts, repair::RepairWindow};
 use crate::sys::{
     repair::{self, Agreed, Queue, Repair},
     unacknowledged,
@@ -54,16 +54,6 @@ impl Frozen {
     #[must_use]
     pub fn deaf(&self) -> RepairWindow {
         RepairWindow { rcv_wnd: 0, rcv_wup: self.rcv_seq, ..self.window }
-    }
-
-    /// Whether nothing has come or gone since the socket was frozen.
-    ///
-    /// # Errors
-    /// What `getsockopt(2)` says: `EPERM` when the socket isn't frozen.
-    pub fn is_still_quiet(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
-        Ok(repair::queue_seq(socket, Queue::Send)? == self.snd_seq
-            && repair::queue_seq(socket, Queue::Receive)? == self.rcv_seq
-            && is_empty(socket)?)
     }
 }
 
@@ -216,19 +206,8 @@ pub fn refreeze(socket: BorrowedFd<'_>, revival: &Revival) -> io::Result<()> {
     establish(socket, revival)
 }
 
-/// Makes a socket for a connection that lost its own; non-blocking, `TCP_NODELAY`.
-///
-/// # Errors
-/// As [`revive`]; nothing is sent.
-pub fn rebuild(revival: &Revival) -> io::Result<OwnedFd> {
-    let socket = rebuild_frozen(revival)?;
-    match wake(socket.as_fd(), revival) {
-        Ok(()) => Ok(socket),
-        Err(error) => close_silently(socket).and(Err(error)),
-    }
-}
-
-/// [`rebuild`], but the socket stays frozen: it keeps the port for a session on the packet path.
+/// Makes a frozen socket for a connection that lost its own: it keeps the port for a session on the
+/// packet path. Non-blocking, `TCP_NODELAY`.
 ///
 /// # Errors
 /// As [`revive`]; nothing is sent.
@@ -244,15 +223,6 @@ pub fn rebuild_frozen(revival: &Revival) -> io::Result<OwnedFd> {
     // Dropped after a failure, it is in repair mode: silent.
     establish(socket.as_fd(), revival)?;
     Ok(socket)
-}
-
-/// Closes a socket without a packet: the peer is not told.
-///
-/// # Errors
-/// `EPERM` without `CAP_NET_ADMIN`; the socket was closed all the same, and the peer was told.
-pub fn close_silently(socket: OwnedFd) -> io::Result<()> {
-    // `__tcp_close` disconnects a socket in repair mode before it thinks of FIN or reset.
-    repair::repair(socket.as_fd(), Repair::On)
 }
 
 /// From CLOSE to ESTABLISHED, in repair mode: `tcp_connect` sends nothing.

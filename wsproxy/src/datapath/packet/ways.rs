@@ -1,19 +1,14 @@
 //! Through which device a peer is reached, by the kernel's own answer (rtnetlink(7)).
 //!
-//! A way holds until something changes: the owner waits for [`Ways::as_fd`] and asks
-//! [`Ways::has_changed`]. A path MTU that the kernel learns or forgets (RFC 1191, RFC 8201) is no
-//! change that it tells of; a way has the one known when it was looked up.
+//! A way holds until something changes: the owner asks [`Ways::has_changed`]. A path MTU that the
+//! kernel learns or forgets (RFC 1191, RFC 8201) is no change that it tells of; a way has the one
+//! known when it was looked up.
 
 mod answers;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::HashMap,
-    io,
-    net::IpAddr,
-    os::fd::{AsFd, BorrowedFd},
-};
+use std::{collections::HashMap, io, net::IpAddr};
 
 use netlink_packet_core::{Emitable, NLM_F_DUMP, Parseable};
 use netlink_packet_route::{
@@ -284,13 +279,6 @@ impl Ways {
         let mut answered = Err(invalid("no answer"));
         self.questions.ask(question, 0, body, |message| answered = parse(&message, answer))?;
         answered
-    }
-}
-
-/// The socket of the notifications: readable when [`Ways::has_changed`] may have something.
-impl AsFd for Ways {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.news.as_fd()
     }
 }
 
