@@ -466,12 +466,8 @@ impl Engine {
         let (Some(kernel), Some(paths)) = (&self.shared.kernel, &self.shared.paths) else {
             return false;
         };
-        let changes = paths.changes();
-        let moved = std::mem::replace(&mut self.changes, changes) != changes;
-        if moved {
-            paths.forget_devices(kernel);
-        }
-        moved
+        let changes = paths.changes(kernel);
+        std::mem::replace(&mut self.changes, changes) != changes
     }
 
     /// Time limits, and directions that BPF gave back when its ring buffer was full.

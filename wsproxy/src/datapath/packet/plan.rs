@@ -127,23 +127,18 @@ impl Paths {
         Ok(Plan { legs })
     }
 
-    /// How often routes, addresses or devices have changed so far, as far as was noticed.
-    pub fn changes(&self) -> u64 {
+    /// How often routes, addresses or devices have changed so far, as far as was noticed. Whoever
+    /// notices it forgets the devices that are gone.
+    pub fn changes(&self, kernel: &Kernel) -> u64 {
         // Under the lock: whoever reads the news counts them before anybody else looks.
         let mut ways = self.ways();
         if ways.has_changed() {
             self.changes.fetch_add(1, Ordering::Relaxed);
+            if let (Some(packets), Ok(devices)) = (kernel.packets(), ways.devices()) {
+                packets.keep(|index| devices.iter().any(|device| device.index == index));
+            }
         }
         self.changes.load(Ordering::Relaxed)
-    }
-
-    /// Forgets devices that are gone.
-    pub fn forget_devices(&self, kernel: &Kernel) {
-        if let Some(packets) = kernel.packets()
-            && let Ok(devices) = self.ways().devices()
-        {
-            packets.keep(|index| devices.iter().any(|device| device.index == index));
-        }
     }
 
     /// Has the program look at all devices that packets may come in through: those of a session
