@@ -200,6 +200,51 @@ pub(super) fn records(shared: &Shared, slot: u32) -> [&SharedDirection; 2] {
 }
 
 impl Session {
+    /// A session that begins now, on its sockets, and of which nothing is under way. Its limits in
+    /// ms are idle, lifetime, half-closed; `before` are the totals of its place.
+    fn new(
+        place: Reservation,
+        ends: [Endpoint; 2],
+        meta: SessionMeta,
+        limits_ms: [u32; 3],
+        before: [Carried; 2],
+    ) -> Self {
+        let [idle_ms, lifetime_ms, half_closed_ms] = limits_ms;
+        Self {
+            ends,
+            lanes: [(); 2].map(|()| Lane::new(Attachment::None, &[])),
+            wants: [Want::Readable; 2],
+            watched: [EventFlags::empty(); 2],
+            place,
+            meta,
+            path: Path::Relay,
+            inside: [false; 2],
+            outside: false,
+            may_be_translated: false,
+            came_back_at: None,
+            passage: None,
+            seen: (0, [0; 2]),
+            started: Instant::now(),
+            idle_ms,
+            lifetime_ms,
+            half_closed_ms,
+            frames: None,
+            pings: Default::default(),
+            diversions: 0,
+            taken_ns: [0; 2],
+            companion: None,
+            before,
+            first_finished: None,
+            closing: None,
+            broken_off: None,
+            lost: None,
+            error: None,
+            suspects: [false; 2],
+            hung_up: [false; 2],
+            queued: [false; 2],
+        }
+    }
+
     /// Takes the sockets over, and puts them into the socket map if that is to be done at once.
     pub(super) fn begin(shared: &Shared, place: Reservation, handover: Handover) -> Self {
         use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -219,41 +264,21 @@ impl Session {
         let may_be_translated = shared.paths.is_some() && !terms.no_packets;
         let gone_code = terms.frames.as_ref().map_or(0, |frames| frames.plan.gone_code);
         shared.live(Path::Relay).fetch_add(1, Relaxed);
+        let limits_ms = [
+            millis(terms.idle.unwrap_or(shared.options.idle)),
+            millis(terms.lifetime),
+            millis(terms.half_closed),
+        ];
         let mut session = Self {
             lanes: [
                 Lane::new(Attachment::None, &early_to_upstream),
                 Lane::new(Attachment::None, &early_to_client).with_gone_code(gone_code),
             ],
-            inside: [false; 2],
             outside: shared.kernel.is_some() && plain,
             may_be_translated: may_be_translated && plain,
-            passage: None,
-            came_back_at: None,
-            seen: (0, [0; 2]),
-            wants: [Want::Readable; 2],
-            watched: [EventFlags::empty(); 2],
-            ends,
-            idle_ms: millis(terms.idle.unwrap_or(shared.options.idle)),
-            lifetime_ms: millis(terms.lifetime),
-            half_closed_ms: millis(terms.half_closed),
             frames: terms.frames,
-            pings: Default::default(),
-            diversions: 0,
-            taken_ns: [0; 2],
             companion: terms.companion,
-            meta,
-            path: Path::Relay,
-            started: Instant::now(),
-            before: records.map(carried),
-            first_finished: None,
-            closing: None,
-            broken_off: None,
-            lost: None,
-            error: None,
-            suspects: [false; 2],
-            hung_up: [false; 2],
-            queued: [false; 2],
-            place,
+            ..Self::new(place, ends, meta, limits_ms, records.map(carried))
         };
         if may_be_translated && !plain {
             session.not_translated(shared, &Ineligible::NotTcp);

@@ -8,13 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::event::epoll::EventFlags;
 use wsproxy_common::packet::State;
 
 use super::{CLIENT, Session, UPSTREAM, now_ns, passage::Passage, records};
 use crate::datapath::{
     Endpoint, Path, Reservation, SessionMeta, Shared,
-    lane::{Attachment, Lane, Want},
     packet::{
         plan::Plan,
         socket::{self, Revival},
@@ -86,45 +84,17 @@ impl Session {
     /// A session about which nothing is under way.
     fn translated(place: Reservation, ends: [Endpoint; 2], saved: Saved) -> Self {
         let age = Duration::from_nanos(now_ns().saturating_sub(saved.started_ns));
-        let [idle_ms, lifetime_ms, half_closed_ms] = saved.limits_ms;
+        let meta = SessionMeta {
+            id: saved.id,
+            client: saved.client,
+            local: saved.local,
+            upstream: saved.upstream.into(),
+            route: saved.route.into(),
+        };
         Self {
-            ends,
-            lanes: [(); 2].map(|()| Lane::new(Attachment::None, &[])),
-            wants: [Want::Readable; 2],
-            watched: [EventFlags::empty(); 2],
-            place,
-            meta: SessionMeta {
-                id: saved.id,
-                client: saved.client,
-                local: saved.local,
-                upstream: saved.upstream.into(),
-                route: saved.route.into(),
-            },
             path: Path::Packet,
-            inside: [false; 2],
-            outside: false,
-            may_be_translated: false,
-            came_back_at: None,
-            passage: None,
-            seen: (0, [0; 2]),
             started: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
-            idle_ms,
-            lifetime_ms,
-            half_closed_ms,
-            frames: None,
-            pings: Default::default(),
-            diversions: 0,
-            taken_ns: [0; 2],
-            companion: None,
-            before: saved.before,
-            first_finished: None,
-            closing: None,
-            broken_off: None,
-            lost: None,
-            error: None,
-            suspects: [false; 2],
-            hung_up: [false; 2],
-            queued: [false; 2],
+            ..Self::new(place, ends, meta, saved.limits_ms, saved.before)
         }
     }
 }
