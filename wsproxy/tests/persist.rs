@@ -1,6 +1,8 @@
 //! Sessions on the packet path survive the program: `datapath.persist`.
 #![cfg(target_os = "linux")]
 
+#[path = "persist/adopted.rs"]
+mod adopted;
 mod support;
 
 use std::{
@@ -8,6 +10,7 @@ use std::{
     fs,
     io::{self, Write as _},
     net::SocketAddr,
+    os::fd::AsFd as _,
     path::Path,
     process::Command,
     sync::Arc,
@@ -19,10 +22,14 @@ use support::{
     BINARY, Peer, Proxy, Server, complaint, config, opened,
     persist::{Home, Talk, kill},
     run, say, wait_for,
-    ws::{FROM_CLIENT, TEXT, frame},
+    ws::{FROM_CLIENT, FROM_SERVER, Frames as _, TEXT, close, frame, parted},
 };
-use wsproxy::datapath::{
-    Companion, Datapath, Entry, Farewell, Mode, Observer, Options, Persist, SessionEnd, SessionMeta,
+use wsproxy::{
+    datapath::{
+        Companion, Datapath, Entry, Farewell, Mode, Observer, Options, Persist, SessionEnd,
+        SessionMeta,
+    },
+    sys::unacknowledged,
 };
 
 const SESSIONS: usize = 8;
@@ -40,6 +47,7 @@ fn text_of(home: &Home, server: &Server, address: SocketAddr, more: &str) -> Str
     let more = format!("{}{more}", home.datapath());
     let text = config(&[server.address], &more);
     let text = text.replacen("127.0.0.1:0", &address.to_string(), 1);
+    let text = text.replace("[listener]\n", "[listener]\nname = \"door\"\n");
     let socket = home.dir.join("admin.sock").display().to_string();
     text.replace("[admin]\n", &format!("[admin]\nsocket = \"{socket}\"\n"))
 }
@@ -99,20 +107,50 @@ fn any() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
 }
 
-fn drained(home: &Home, mut proxy: Proxy, talks: Vec<Talk>) {
-    let mut ends: Vec<_> = talks.into_iter().map(Talk::stop).collect();
+/// How sessions end that are drained.
+#[derive(Clone, Copy, PartialEq)]
+enum Told {
+    /// Their frames are followed: by Close frames.
+    Close,
+    Fin,
+}
+
+/// A stop ends all sessions in order, and their lines have all that was ever said in them.
+fn drained(home: &Home, mut proxy: Proxy, talks: Vec<Talk>, told: Told) {
+    let mut ends: Vec<_> = talks.into_iter().map(Talk::stop_and_count).collect();
     proxy.terminate();
-    for (client, upstream) in &mut ends {
-        // FIN, not a reset, and nothing that nobody sent.
-        assert_eq!((client.rest(), upstream.rest()), (Vec::new(), Vec::new()));
+    for ((client, upstream), _) in &mut ends {
+        match told {
+            Told::Close => parted(client, upstream, 1001, "going away"),
+            // FIN, not a reset, and nothing that nobody sent.
+            Told::Fin => assert_eq!((client.rest(), upstream.rest()), (Vec::new(), Vec::new())),
+        }
         client.finish();
         upstream.finish();
     }
     assert!(proxy.wait().success(), "{}", proxy.log_text());
-    let ended = proxy.all_logged("session ended");
-    let in_order = |end: &&Value| end["ended_by"] == "drained" && end["reset"] == false;
-    assert_eq!(ended.iter().filter(in_order).count(), ends.len(), "{ended:?}");
+    let mut ended = proxy.all_logged("session ended");
+    ended.retain(|end| end["ended_by"] == "drained" && end["reset"] == false);
+    assert_eq!(ended.len(), ends.len(), "{}", proxy.log_text());
+    // Their numbers need not be in the order in which they were opened.
+    ended.sort_by_key(bytes_of);
+    ends.sort_by_key(|(_, said)| said.bytes);
+    for (end, (_, said)) in ended.iter().zip(ends) {
+        assert_eq!(bytes_of(end), said.bytes, "{end}");
+        if told == Told::Close {
+            let messages = ["messages_to_upstream", "messages_to_client"].map(|key| &end[key]);
+            assert_eq!(messages, [said.messages; 2], "{end}");
+        }
+    }
     assert!(home.is_empty());
+}
+
+/// Bytes of both directions in the line of a session.
+fn bytes_of(end: &Value) -> [u64; 2] {
+    ["to_upstream", "to_client"].map(|way| {
+        let of = |path| end[format!("{way}_{path}_bytes")].as_u64().unwrap();
+        of("kernel") + of("relay") + of("packet")
+    })
 }
 
 /// Their frames are not followed.
@@ -120,15 +158,15 @@ const PLAIN: &str = "[[route]]\nupstream = \"default\"\nframes = false\n";
 
 #[test]
 fn a_killed_program_costs_no_session_and_the_next_one_takes_them_over() {
-    survive(PLAIN);
+    survive(PLAIN, Told::Fin);
 }
 
 #[test]
 fn sessions_whose_frames_were_followed_go_on_too() {
-    survive("");
+    survive("", Told::Close);
 }
 
-fn survive(route: &str) {
+fn survive(route: &str, told: Told) {
     let Some(home) = home() else { return };
     let server = Server::start();
     let first = start(&home, &server, any(), route);
@@ -140,7 +178,9 @@ fn survive(route: &str) {
 
     let second = start(&home, &server, address, route);
     assert_eq!(numbers(&home), all);
-    assert!(sessions(&home).iter().all(|session| session["datapath"] == "packet"));
+    let frames = if told == Told::Close { "on" } else { "off" };
+    let is_as_it_was = |s: &Value| s["datapath"] == "packet" && s["frames"] == frames;
+    assert!(sessions(&home).iter().all(is_as_it_was), "{:?}", sessions(&home));
     assert_eq!((adopted(&second, "adopted"), adopted(&second, "let_go")), (SESSIONS as u64, 0));
     // Its own program, in the attachment that was there.
     let new = attached(&second);
@@ -163,7 +203,7 @@ fn survive(route: &str) {
     talks.iter().for_each(Talk::goes_on);
     let third = start(&home, &server, address, route);
     assert_eq!(numbers(&home), all);
-    drained(&home, third, talks);
+    drained(&home, third, talks, told);
 }
 
 #[test]
@@ -199,31 +239,55 @@ fn what_ends_while_nobody_looks_is_noticed_and_limits_go_on() {
     second.wait_metric(&ends("idle_timeout"), |ends| ends == 1);
     home.keeps(SESSIONS - 3);
     talks.iter().for_each(Talk::goes_on);
-    drained(&home, second, talks);
+    drained(&home, second, talks, Told::Fin);
 }
+
+/// Waits until both have acknowledged all: an acknowledgement that comes with a packet which is
+/// dropped is none.
+fn quiet(client: &Peer, upstream: &Peer) {
+    wait_for("acknowledgements", || {
+        let has_all = |peer: &Peer| unacknowledged(peer.stream.as_fd()).unwrap() == 0;
+        (has_all(client) && has_all(upstream)).then_some(())
+    });
+}
+
+/// The next packet of a client's peer may be long in coming: TCP doubles its pauses between
+/// repetitions while no process runs, and a start takes seconds on a busy machine.
+fn patient(client: &Peer) {
+    client.stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+}
+
+/// However long it takes here, who is silent is asked nothing.
+const NO_PINGS: &str = "[ping]\ninterval = \"off\"\n";
 
 /// The program drops a FIN without a Close where frames are followed: user space has to judge it.
 #[test]
 fn what_waits_for_user_space_waits_for_the_next_one() {
     let Some(home) = home() else { return };
     let server = Server::start();
-    let first = start(&home, &server, any(), "");
+    let first = start(&home, &server, any(), NO_PINGS);
     let mut talks = talks(&home, &first, &server);
     let address = first.address;
     kill(first);
     let (mut client, mut upstream) = talks.remove(0).stop();
+    quiet(&client, &upstream);
     upstream.finish();
     talks.iter().for_each(Talk::goes_on);
 
-    let second = start(&home, &server, address, "");
+    let second = start(&home, &server, address, NO_PINGS);
     assert_eq!(adopted(&second, "adopted"), SESSIONS as u64);
+    // It left without a word.
+    patient(&client);
+    client.expect_close(FROM_SERVER, 1014, "");
+    client.send(&close(FROM_CLIENT, 1014, ""));
     assert_eq!(client.rest(), b"");
     client.finish();
-    assert_eq!(upstream.rest(), b"");
+    // It still listens.
+    assert_eq!(upstream.rest(), close(FROM_CLIENT, 1014, ""));
     let ended = "wsproxy_session_ends_total{ending=\"upstream_finished\"}";
     second.wait_metric(ended, |ends| ends == 1);
     home.keeps(SESSIONS - 1);
-    drained(&home, second, talks);
+    drained(&home, second, talks, Told::Close);
 }
 
 #[test]
@@ -251,7 +315,7 @@ fn other_sizes_leave_the_sessions_alone() {
     assert!(!other.status.success());
     assert!(!complaint(&other).is_empty());
     talks.iter().for_each(Talk::goes_on);
-    drained(&home, third, talks);
+    drained(&home, third, talks, Told::Close);
 }
 
 #[test]
@@ -289,7 +353,7 @@ fn what_is_not_whole_is_let_go() {
     let mut talks = talks(&home, &first, &server);
     let address = first.address;
     kill(first);
-    // As if it had been killed while it wrote them: the oldest two.
+    // As if it had been killed while it wrote them: the oldest ones.
     let mut files = home.files();
     assert_eq!(files.len(), SESSIONS);
     files.sort_by_key(|file| {
@@ -299,17 +363,26 @@ fn what_is_not_whole_is_let_go() {
     let half = fs::read(&files[0]).unwrap();
     fs::write(&files[0], &half[..half.len() / 2]).unwrap();
     fs::rename(&files[1], files[1].with_extension("new")).unwrap();
+    // Of another version.
+    let mut other: Value = serde_json::from_slice(&fs::read(&files[2]).unwrap()).unwrap();
+    other["version"] = 1.into();
+    fs::write(&files[2], other.to_string()).unwrap();
     // And one of a session that there is not.
-    fs::copy(&files[2], files[2].with_file_name("40")).unwrap();
+    fs::copy(&files[3], files[3].with_file_name("40")).unwrap();
     talks.iter().for_each(Talk::goes_on);
-    let lost: Vec<_> = talks.drain(..2).collect();
+    let lost: Vec<_> = talks.drain(..3).collect();
     let lost: Vec<_> = lost.into_iter().map(Talk::stop).collect();
 
     let second = start(&home, &server, address, "");
-    assert_eq!((adopted(&second, "adopted"), adopted(&second, "let_go")), (SESSIONS as u64 - 2, 2));
-    assert_eq!(home.files().len(), SESSIONS - 2);
+    assert_eq!((adopted(&second, "adopted"), adopted(&second, "let_go")), (SESSIONS as u64 - 3, 3));
+    assert_eq!(home.files().len(), SESSIONS - 3);
+    let said = second.logged(
+        "what an earlier process kept of a session can't be used: the session is let go; further \
+         ones are only counted",
+    );
+    assert!(said.is_some(), "{}", second.log_text());
     lost.into_iter().for_each(is_reset);
-    drained(&home, second, talks);
+    drained(&home, second, talks, Told::Close);
 }
 
 /// Hears nothing of sessions that go on.
@@ -360,7 +433,7 @@ fn without_a_drain_sessions_are_left_as_they_were_found() {
     talks.iter().for_each(Talk::goes_on);
     let second = start(&home, &server, address, &sizes);
     assert_eq!(adopted(&second, "adopted"), SESSIONS as u64);
-    drained(&home, second, talks);
+    drained(&home, second, talks, Told::Close);
 }
 
 #[test]

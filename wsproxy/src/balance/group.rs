@@ -222,6 +222,12 @@ impl Group {
         member.server.begin(member.limit())
     }
 
+    /// Counts a connection that there is already, whatever `max_connections` and the server's
+    /// state are. `None`: the server is gone.
+    pub fn begin_again(&self, id: ServerId) -> Option<Lease> {
+        self.member(id)?.server.begin(u32::MAX)
+    }
+
     /// The server failed a request: no connection, no answer, or a wrong one.
     /// True: this takes it out for `fail_timeout`. The only server of a group
     /// is never taken out.

@@ -23,7 +23,7 @@ pub mod code {
 }
 
 /// The frames of a session are followed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frames {
     /// What holds for all sessions of its kind.
     pub plan: Arc<FramePlan>,
@@ -32,7 +32,7 @@ pub struct Frames {
 }
 
 /// What holds for the frames of all sessions of a route.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FramePlan {
     /// Silent sides are pinged.
     pub ping: Option<PingPlan>,
@@ -47,7 +47,7 @@ pub struct FramePlan {
 }
 
 /// When to ping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PingPlan {
     /// After so long a silence of a side.
     pub interval: Duration,

@@ -226,6 +226,8 @@ pub(crate) struct Shared {
     pub(crate) started: AtomicU64,
     /// Directions that the sweep found given back without a notification.
     pub(crate) healed: AtomicU64,
+    /// Segments that frozen sockets got.
+    pub(crate) astray: AtomicU64,
     /// Sessions that entered the kernel.
     pub(crate) entered: AtomicU64,
     /// ns that directions of sessions in the kernel were in user space.
@@ -406,6 +408,13 @@ impl Datapath {
     #[must_use]
     pub fn healed(&self) -> u64 {
         self.shared.healed.load(Ordering::Relaxed)
+    }
+
+    /// Segments of sessions on the packet path that came in where nobody translates them, as far
+    /// as was noticed.
+    #[must_use]
+    pub fn astray(&self) -> u64 {
+        self.shared.astray.load(Ordering::Relaxed)
     }
 
     /// Entries in the socket map, and of the packet path; 0 without BPF.

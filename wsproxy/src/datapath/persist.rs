@@ -5,7 +5,7 @@
 mod saved;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs, io,
     os::{fd::OwnedFd, unix::fs::DirBuilderExt as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
@@ -22,19 +22,20 @@ use wsproxy_common::{
     packet::{Flow, FlowKey, State},
 };
 
+use self::saved::Refused;
 pub(super) use self::saved::Saved;
 use super::{
-    Shared, StartError,
+    FramePlan, Shared, StartError,
     bpf::{packet::Packets, pins::Pins},
     session::{Session, now_ns},
     slots::SlotPool,
 };
 
-/// What the maps mean that are shared with another version, and the files: to be counted up when
-/// that changes in a way that sizes do not show.
+/// What the maps mean that are shared with another version: to be counted up when that changes in a
+/// way that sizes do not show. Files have a version of their own.
 const LAYOUT: u32 = 1;
-/// Bytes of a session's file, at most: names of a route and of a server, and numbers.
-const MOST_BYTES: u64 = 64 * 1024;
+/// Bytes of a session's file, at most: names, numbers, and what is said of its handshake.
+const MOST_BYTES: u64 = 256 * 1024;
 
 /// Where sessions are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,8 +108,12 @@ impl Store {
 
     /// Keeps what is known of a session.
     pub(super) fn write(&self, slot: u32, saved: &Saved) -> io::Result<()> {
+        let text = saved.to_json();
+        if text.len() as u64 > MOST_BYTES {
+            return Err(io::Error::other(format!("{} bytes are too many to be kept", text.len())));
+        }
         let unfinished = self.folder.join(format!("{slot}.new"));
-        fs::write(&unfinished, saved.to_json())?;
+        fs::write(&unfinished, text)?;
         fs::rename(&unfinished, self.file(slot))
     }
 
@@ -124,15 +129,27 @@ impl Store {
     /// What an earlier process has kept; files that can't be understood are removed.
     fn load(&self) -> BTreeMap<u32, Saved> {
         let mut all = BTreeMap::new();
+        let mut refused = 0_u64;
         for (path, slot) in sessions(&self.folder) {
-            match slot.and_then(|slot| Some((slot, read(&path)?))) {
-                Some((slot, saved)) => {
+            match slot.ok_or(Refused::Damaged).and_then(|slot| Ok((slot, read(&path)?))) {
+                Ok((slot, saved)) => {
                     all.insert(slot, saved);
                 }
-                None => {
+                Err(reason) => {
+                    if refused == 0 {
+                        tracing::warn!(
+                            file = %path.display(), %reason,
+                            "what an earlier process kept of a session can't be used: the session \
+                             is let go; further ones are only counted"
+                        );
+                    }
+                    refused += 1;
                     let _gone = fs::remove_file(&path);
                 }
             }
+        }
+        if refused > 1 {
+            tracing::warn!(files = refused, "files of sessions that can't be used");
         }
         all
     }
@@ -177,11 +194,10 @@ fn sessions(folder: &Path) -> impl Iterator<Item = (PathBuf, Option<u32>)> {
     })
 }
 
-fn read(path: &Path) -> Option<Saved> {
-    if fs::metadata(path).ok()?.len() > MOST_BYTES {
-        return None;
-    }
-    Saved::from_json(&fs::read(path).ok()?)
+fn read(path: &Path) -> Result<Saved, Refused> {
+    let short = fs::metadata(path).is_ok_and(|file| file.len() <= MOST_BYTES);
+    let bytes = if short { fs::read(path).ok() } else { None };
+    Saved::from_json(&bytes.ok_or(Refused::Damaged)?)
 }
 
 /// Sessions that go on.
@@ -202,9 +218,11 @@ pub(super) fn adopt(shared: &Arc<Shared>) -> Adopted {
     let found = Found::look(packets);
     let whole = found.whole(&stored);
     packets.sift(|slot| whole.contains(&slot));
+    let mut plans = HashSet::new();
     for place in SlotPool::reserve_these(&shared.slots, &whole) {
         let slot = place.slot();
-        let Some(saved) = stored.remove(&slot) else { continue };
+        let Some(mut saved) = stored.remove(&slot) else { continue };
+        share_plan(&mut saved, &mut plans);
         let (id, keys) = (saved.id, saved.keys());
         match Session::adopt(shared, place, saved) {
             Ok(session) => {
@@ -229,6 +247,17 @@ pub(super) fn adopt(shared: &Arc<Shared>) -> Adopted {
     };
     tell(&adopted.counts, store);
     adopted
+}
+
+/// Sessions of a kind have one plan, as those that begin here.
+fn share_plan(saved: &mut Saved, plans: &mut HashSet<Arc<FramePlan>>) {
+    let Some(frames) = &mut saved.frames else { return };
+    match plans.get(frames.plan.as_ref()) {
+        Some(plan) => frames.plan = Arc::clone(plan),
+        None => {
+            plans.insert(Arc::clone(&frames.plan));
+        }
+    }
 }
 
 /// What there is in the kernel.

@@ -1,7 +1,8 @@
 //! What the datapath tells of its sessions.
 
-use std::{io, time::Duration};
+use std::{any::Any, io, time::Duration};
 
+use serde_json::Value;
 use wsproxy_common::cursor::Counts;
 
 use super::{Companion, Path, SessionMeta, session::CLIENT};
@@ -224,6 +225,16 @@ pub trait Observer: Send + Sync {
     fn ended(&self, end: &SessionEnd, companion: Option<Companion>);
     /// A session could not take the kernel path and is relayed.
     fn fell_back(&self, meta: &SessionMeta, reason: &'static str, error: &io::Error);
+    /// What the next process needs to make this companion again ([`Self::restored`]); asked for
+    /// when the session comes where it can outlive this process ([`super::Options::persist`]).
+    fn saved(&self, _companion: &(dyn Any + Send + Sync)) -> Value {
+        Value::Null
+    }
+    /// A session that an earlier process left goes on: its companion, out of what that process
+    /// has saved of it. Asked for within [`super::Datapath::start`], on its caller's thread.
+    fn restored(&self, _meta: &SessionMeta, _saved: &Value) -> Option<Companion> {
+        None
+    }
     /// A Ping was sent.
     fn pinged(&self, _to: Side) {}
     /// It was answered, after so long.

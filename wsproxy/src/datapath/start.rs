@@ -148,6 +148,7 @@ impl Datapath {
             live: Default::default(),
             started: AtomicU64::new(0),
             healed: AtomicU64::new(0),
+            astray: AtomicU64::new(0),
             entered: AtomicU64::new(0),
             diverted_ns: Default::default(),
             folded: Mutex::default(),

@@ -9,6 +9,7 @@ use std::{
 
 use http::{HeaderMap, Request, Response, Version};
 use hyper::body::Incoming;
+use serde_json::{Value, json};
 
 use super::{Client, Gateway, body::Upload, connection::Story, setup::Setup, upgrade::Answered};
 use crate::{
@@ -86,6 +87,56 @@ impl About {
             upstream_time: None,
             session: None,
         }
+    }
+}
+
+/// Longest text of a handshake that is kept over the end of the process, in bytes.
+const MOST_KEPT: usize = 8 << 10;
+
+/// As much of it as is kept.
+fn kept(text: &str) -> &str {
+    let most = MOST_KEPT.min(text.len());
+    let end = (0..=most).rev().find(|at| text.is_char_boundary(*at));
+    text.get(..end.unwrap_or(0)).unwrap_or_default()
+}
+
+impl About {
+    /// All of it but its client and its id, which its note has too.
+    fn saved(&self) -> Value {
+        let since = self.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        json!({
+            "time_us": u64::try_from(since.as_micros()).unwrap_or(u64::MAX),
+            "method": kept(&self.method),
+            "target": kept(&self.target),
+            "http_version": self.http_version,
+            "host": kept(&self.host),
+            "scheme": self.scheme,
+            "tls_version": self.tls_version,
+            "referer": self.referer.as_deref().map(kept),
+            "user_agent": self.user_agent.as_deref().map(kept),
+        })
+    }
+
+    fn restored(saved: &Value, client: IpAddr, request_id: &str) -> Option<Self> {
+        let text = |key: &str| saved[key].as_str().map(str::to_owned);
+        let since = Duration::from_micros(saved["time_us"].as_u64()?);
+        Some(Self {
+            time: SystemTime::UNIX_EPOCH.checked_add(since)?,
+            client,
+            request_id: request_id.to_owned(),
+            method: text("method")?,
+            target: text("target")?,
+            http_version: text("http_version")?.into(),
+            host: text("host")?,
+            scheme: if saved["scheme"] == "https" { "https" } else { "http" },
+            tls_version: match saved["tls_version"].as_str() {
+                Some("TLSv1.2") => Some("TLSv1.2"),
+                Some("TLSv1.3") => Some("TLSv1.3"),
+                _ => None,
+            },
+            referer: text("referer"),
+            user_agent: text("user_agent"),
+        })
     }
 }
 
@@ -183,6 +234,8 @@ pub(super) enum RequestId {
 #[derive(Debug)]
 pub(super) struct Note {
     pub(super) request_id: RequestId,
+    /// The client, behind trusted proxies.
+    pub(super) client: IpAddr,
     about: Option<Box<(About, Duration)>>,
 }
 
@@ -200,7 +253,30 @@ impl Note {
             Some(number) => RequestId::Ours(number),
             None => RequestId::Foreign(facts.request_id.as_str().into()),
         };
-        Self { request_id, about: wanted.then(about) }
+        Self { request_id, client: facts.client, about: wanted.then(about) }
+    }
+
+    /// For the next process; `id` is the request's.
+    pub(super) fn saved(&self, id: &str) -> Value {
+        let about = self.about.as_deref().map(|(about, upstream_time)| {
+            let us = u64::try_from(upstream_time.as_micros()).unwrap_or(u64::MAX);
+            json!({ "request": about.saved(), "upstream_us": us })
+        });
+        json!({ "request_id": kept(id), "client": self.client.to_string(), "about": about })
+    }
+
+    /// Out of what an earlier process has saved; `None`: that is damaged.
+    pub(super) fn restored(saved: &Value) -> Option<Self> {
+        let id = saved["request_id"].as_str()?;
+        let client = saved["client"].as_str()?.parse().ok()?;
+        let about = match saved.get("about")? {
+            Value::Null => None,
+            about => Some(Box::new((
+                About::restored(&about["request"], client, id)?,
+                Duration::from_micros(about["upstream_us"].as_u64()?),
+            ))),
+        };
+        Some(Self { request_id: RequestId::Foreign(id.into()), client, about })
     }
 }
 

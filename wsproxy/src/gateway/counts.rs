@@ -17,31 +17,46 @@ const SHARDS: usize = 16;
 /// Clients of one part of a table of rates; more share one entry.
 const CLIENTS_PER_SHARD: usize = 16 * 1024;
 
-/// Live sessions of something.
+/// Live sessions of something that has a name.
 #[derive(Debug, Default)]
-pub(super) struct Count(AtomicU32);
+pub(super) struct Count {
+    name: Box<str>,
+    live: AtomicU32,
+}
 
 /// One of them; ends when dropped.
 #[derive(Debug)]
 pub(super) struct Counted(Arc<Count>);
 
 impl Count {
+    /// None so far.
+    pub(super) fn of(name: &str) -> Arc<Self> {
+        Arc::new(Self { name: name.into(), live: AtomicU32::new(0) })
+    }
+
     /// One more, unless there are `most` already.
     pub(super) fn enter(self: &Arc<Self>, most: Option<u32>) -> Option<Counted> {
         let most = most.unwrap_or(u32::MAX);
         let more = |live| if live < most { Some(live + 1) } else { None };
-        let entered = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        let entered = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         entered.is_ok().then(|| Counted(Arc::clone(self)))
     }
 
     pub(super) fn live(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.live.load(Ordering::Relaxed)
+    }
+}
+
+impl Counted {
+    /// Of what this is a session.
+    pub(super) fn name(&self) -> &str {
+        &self.0.name
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.live.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

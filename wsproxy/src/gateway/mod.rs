@@ -4,6 +4,7 @@
 
 mod accept;
 mod access;
+mod adoption;
 mod arrival;
 mod body;
 mod connection;
@@ -209,7 +210,7 @@ pub struct Running {
 pub async fn start(mut config: Config) -> Result<Running, GatewayError> {
     let (epoch, seed) = (Instant::now(), seed());
     let embedded = embed(&mut config).await?;
-    let setup = Setup::new(config, epoch, seed, None).map_err(GatewayError::Setup)?;
+    let setup = Arc::new(Setup::new(config, epoch, seed, None).map_err(GatewayError::Setup)?);
     let workers = Workers::start(workers_of(&setup.config)).map_err(StartError::System)?;
     let mut listeners = Listeners::new(workers);
     let opened = listeners.prepare(&setup)?;
@@ -243,19 +244,22 @@ pub async fn start(mut config: Config) -> Result<Running, GatewayError> {
     };
     let metrics = Arc::new(Metrics::new()?);
     let options = datapath_options(&setup.config);
-    let reporter = Arc::new(Reporter::new(Arc::clone(&metrics), access_log.clone(), seed));
+    let first = Arc::downgrade(&setup);
+    let reporter = Reporter::new(Arc::clone(&metrics), access_log.clone(), seed, first);
+    // Sessions of an earlier process are counted at their servers.
+    setup.look_up().await;
     // Loading BPF and its self-test take a while; nothing else runs yet.
-    let datapath = tokio::task::spawn_blocking(move || Datapath::start(options, reporter))
-        .await
-        .map_err(|e| StartError::System(io::Error::other(e)))??;
+    let datapath =
+        tokio::task::spawn_blocking(move || Datapath::start(options, Arc::new(reporter)))
+            .await
+            .map_err(|e| StartError::System(io::Error::other(e)))??;
     crate::sys::release_free_memory();
     let datapath = Arc::new(datapath);
     metrics.watch(&datapath);
     announce(&datapath, &metrics);
-    setup.start(&datapath).await;
+    setup.start(&datapath);
 
     let (stop, stopped) = watch::channel(false);
-    let setup = Arc::new(setup);
     let gateway = Arc::new(Gateway {
         setup: ArcSwap::new(Arc::clone(&setup)),
         ids: AtomicU64::new(datapath.next_id()),
@@ -428,7 +432,8 @@ impl Running {
         let setup = Setup::new(config, gateway.epoch, gateway.seed, Some(&old));
         let setup = Arc::new(setup.map_err(GatewayError::Setup)?);
         let opened = listeners.prepare(&setup)?;
-        setup.start(&gateway.datapath).await;
+        setup.look_up().await;
+        setup.start(&gateway.datapath);
         gateway.setup.store(Arc::clone(&setup));
         let drain = &setup.config.drain;
         gateway.datapath.set_closing(supervision::farewell(drain), supervision::window(drain));

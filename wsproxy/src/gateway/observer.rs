@@ -1,14 +1,19 @@
 //! What the datapath tells, as log lines and metrics.
 
 use std::{
+    any::Any,
     collections::HashSet,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
+use serde_json::Value;
+
 use super::{
     access::{self, RequestId},
+    adoption,
+    setup::Setup,
     upgrade::Luggage,
 };
 use crate::{
@@ -24,7 +29,9 @@ pub(super) struct Reporter {
     access_log: Option<Arc<AccessLog>>,
     /// What the ids of requests are made of.
     seed: u64,
-    /// Fall-back reasons that were said aloud.
+    /// What the process started with: sessions of an earlier one are counted there.
+    first: Weak<Setup>,
+    /// Fall-back reasons, and kinds of what is missing, that were said aloud.
     said: Mutex<HashSet<&'static str>>,
 }
 
@@ -33,8 +40,14 @@ impl Reporter {
         metrics: Arc<Metrics>,
         access_log: Option<Arc<AccessLog>>,
         seed: u64,
+        first: Weak<Setup>,
     ) -> Self {
-        Self { metrics, access_log, seed, said: Mutex::default() }
+        Self { metrics, access_log, seed, first, said: Mutex::default() }
+    }
+
+    /// Whether this is said for the first time.
+    fn is_first(&self, what: &'static str) -> bool {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(what)
     }
 }
 
@@ -78,6 +91,35 @@ impl Observer for Reporter {
         );
     }
 
+    fn saved(&self, companion: &(dyn Any + Send + Sync)) -> Value {
+        let luggage = companion.downcast_ref::<Luggage>();
+        luggage.map_or(Value::Null, |luggage| adoption::save(luggage, self.seed))
+    }
+
+    fn restored(&self, meta: &SessionMeta, saved: &Value) -> Option<Companion> {
+        let setup = self.first.upgrade()?;
+        let missing = |kind: &'static str, name: &str| {
+            if self.is_first(kind) {
+                tracing::warn!(
+                    session = meta.id,
+                    missing = kind,
+                    name,
+                    "a session of an earlier process belongs to what this configuration does not \
+                     have: it is counted there no more; further ones are not named"
+                );
+            }
+        };
+        let luggage = adoption::restore(&setup, meta, saved, missing);
+        if luggage.is_none() && self.is_first("note") {
+            tracing::warn!(
+                session = meta.id,
+                "what an earlier process noted of a session's handshake can't be used: it is counted \
+                 nowhere and gets no line in the access log; further ones are not named"
+            );
+        }
+        Some(Box::new(luggage?))
+    }
+
     fn pinged(&self, to: Side) {
         self.metrics.pinged(to);
     }
@@ -88,7 +130,7 @@ impl Observer for Reporter {
 
     fn fell_back(&self, meta: &SessionMeta, reason: &'static str, error: &io::Error) {
         self.metrics.datapath_fallback.with_label_values(&[reason]).inc();
-        let first = self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(reason);
+        let first = self.is_first(reason);
         if first && reason.starts_with("packet_") {
             // No fault of the machine's: TLS is enough.
             tracing::info!(

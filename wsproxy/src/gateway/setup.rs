@@ -131,7 +131,10 @@ impl Setup {
                 config: listener.clone(),
                 router: Router::new(&config.routes, &listener.name),
                 tls,
-                count: known.map(|known| Arc::clone(&known.count)).unwrap_or_default(),
+                count: match known {
+                    Some(known) => Arc::clone(&known.count),
+                    None => Count::of(&listener.name),
+                },
             };
             listeners.insert(listener.name.clone(), Arc::new(setup));
         }
@@ -166,9 +169,14 @@ impl Setup {
 }
 
 impl Setup {
+    /// Looks the names of servers up for the first time.
+    pub(super) async fn look_up(&self) {
+        self.upstreams.look_up(FIRST_LOOK_UP).await;
+    }
+
     /// Begins to follow what changes by itself: names of servers, their health, certificates.
-    pub(super) async fn start(&self, datapath: &Arc<Datapath>) {
-        self.upstreams.start(datapath, FIRST_LOOK_UP).await;
+    pub(super) fn start(&self, datapath: &Arc<Datapath>) {
+        self.upstreams.look_after(datapath);
         for tls in self.listeners.values().filter_map(|listener| listener.tls.as_ref()) {
             let certificates = Arc::clone(&tls.certificates);
             tls.watching.get_or_init(|| tokio::spawn(certificates.watch(CERTIFICATES)));
@@ -212,7 +220,10 @@ fn route_setup(
         files,
         upstream,
         limiter: route.handshake_rate.map(|rate| Limiter::new(rate, route.handshake_burst.get())),
-        count: known.map(|known| Arc::clone(&known.count)).unwrap_or_default(),
+        count: match known {
+            Some(known) => Arc::clone(&known.count),
+            None => Count::of(&route.name),
+        },
         clients: known.map(|known| Arc::clone(&known.clients)).unwrap_or_default(),
         config: route.clone(),
     })

@@ -15,7 +15,7 @@ use super::{
     Client, Gateway,
     access::Note,
     connection::Story,
-    counts::{ClientSession, Counted, Limiter},
+    counts::{ClientSession, Counted, Limiter, PerClient},
     limited,
     setup::{RouteSetup, Setup},
     stream::Stream,
@@ -39,23 +39,25 @@ use crate::{
 /// What a client over a limit of sessions is told to wait, in s.
 const RETRY_AFTER_S: u64 = 5;
 
-/// Places that a session holds in counts, until its end.
+/// Places that a session holds in counts, until its end. One of an earlier process may be without
+/// those that the configuration has no more.
 pub(super) struct Places {
-    _counted: [Counted; 2],
+    pub(super) on_listener: Option<Counted>,
+    pub(super) _on_route: Option<Counted>,
     /// Few configurations count clients.
-    _client: Vec<ClientSession>,
+    pub(super) _of_client: Vec<ClientSession>,
 }
 
 /// What a session takes with it: its places, and what is to be logged at its end.
 pub(super) struct Luggage {
-    _places: Places,
-    _held: Held,
-    note: Note,
+    pub(super) places: Places,
+    pub(super) held: Option<Held>,
+    pub(super) note: Note,
 }
 
 impl Luggage {
     pub(super) fn new(places: Places, held: Held, note: Note) -> Self {
-        Self { _places: places, _held: held, note }
+        Self { places, held: Some(held), note }
     }
 
     /// Frees the places.
@@ -174,16 +176,21 @@ fn sessions(
     let most = route.config.max_sessions.map(|most| most.get());
     let on_route = route.count.enter(most).ok_or_else(full)?;
     let mut of_client = Vec::new();
-    let tables = [
-        (&setup.clients, setup.config.limits.max_sessions_per_client),
-        (&route.clients, route.config.max_sessions_per_client),
-    ];
-    for (table, most) in tables {
-        if let Some(most) = most {
-            of_client.push(table.enter(key, most.get()).ok_or_else(enough)?);
-        }
+    for (table, most) in client_tables(setup, Some(route)) {
+        of_client.push(table.enter(key, most).ok_or_else(enough)?);
     }
-    Ok(Places { _counted: [on_listener, on_route], _client: of_client })
+    Ok(Places { on_listener: Some(on_listener), _on_route: Some(on_route), _of_client: of_client })
+}
+
+/// Where sessions of a client are counted, and how many it may have.
+pub(super) fn client_tables<'s>(
+    setup: &'s Setup,
+    route: Option<&'s RouteSetup>,
+) -> impl Iterator<Item = (&'s Arc<PerClient>, u32)> {
+    let all = (&setup.clients, setup.config.limits.max_sessions_per_client);
+    let here = route.map(|route| (&route.clients, route.config.max_sessions_per_client));
+    let tables = std::iter::once(all).chain(here);
+    tables.filter_map(|(table, most)| Some((table, most?.get())))
 }
 
 /// What of a request consistent hashing goes by.

@@ -78,7 +78,14 @@ impl Drop for Home {
 pub struct Talk {
     stop: Arc<AtomicBool>,
     rounds: Arc<AtomicUsize>,
-    ends: JoinHandle<(Peer, Peer)>,
+    ends: JoinHandle<((Peer, Peer), Said)>,
+}
+
+/// What was said of both ends, the client's first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub messages: u64,
+    pub bytes: [u64; 2],
 }
 
 impl Talk {
@@ -86,6 +93,7 @@ impl Talk {
         let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (told, counted) = (Arc::clone(&stop), Arc::clone(&rounds));
         let ends = thread::spawn(move || {
+            let mut said = Said { messages: 0, bytes: [0; 2] };
             while !told.load(Ordering::Relaxed) {
                 let round = counted.load(Ordering::Relaxed);
                 let length = 16 + round * 997 % 5_000;
@@ -97,10 +105,13 @@ impl Talk {
                 upstream.expect(&there);
                 upstream.send(&back);
                 client.expect(&back);
+                said.messages += 1;
+                said.bytes[0] += there.len() as u64;
+                said.bytes[1] += back.len() as u64;
                 counted.fetch_add(1, Ordering::Relaxed);
                 thread::sleep(Duration::from_millis(2));
             }
-            (client, upstream)
+            ((client, upstream), said)
         });
         Self { stop, rounds, ends }
     }
@@ -115,6 +126,11 @@ impl Talk {
     }
 
     pub fn stop(self) -> (Peer, Peer) {
+        self.stop_and_count().0
+    }
+
+    /// The same, and what they have said.
+    pub fn stop_and_count(self) -> ((Peer, Peer), Said) {
         self.stop.store(true, Ordering::Relaxed);
         self.ends.join().unwrap()
     }

@@ -476,7 +476,7 @@ impl Engine {
         let (clock, batches) = (Instant::now(), self.batches);
         self.next_sweep = clock + SWEEP;
         let moved = self.look_at_changes();
-        let mut astray = false;
+        let mut astray = 0;
         self.sweeps = self.sweeps.wrapping_add(1);
         let turn = self.sweeps % ASTRAY;
         for slot in self.slots() {
@@ -487,7 +487,7 @@ impl Engine {
                 session.look_at_ways(&shared);
             }
             if slot % ASTRAY == turn {
-                astray |= session.went_astray();
+                astray += session.astray();
             }
             if session.deadline().is_some() {
                 continue;
@@ -512,7 +512,8 @@ impl Engine {
                 self.run_lanes(slot, forgotten, now, false);
             }
         }
-        if astray {
+        if astray > 0 {
+            shared.astray.fetch_add(astray, Ordering::Relaxed);
             self.look_everywhere();
         }
     }

@@ -8,17 +8,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use wsproxy_common::packet::State;
+use serde_json::Value;
+use wsproxy_common::{
+    direction::{FOLLOW_FRAMES, WATCH_FIN},
+    packet::State,
+};
 
 use super::{CLIENT, Session, UPSTREAM, now_ns, passage::Passage, records};
 use crate::datapath::{
-    Endpoint, Path, Reservation, SessionMeta, Shared,
+    Endpoint, Frames, Path, Reservation, SessionMeta, Shared,
+    lane::{Attachment, Lane},
     packet::{
         plan::Plan,
         socket::{self, Revival},
     },
     persist::Saved,
 };
+use crate::sys::SharedDirection;
 
 impl Session {
     /// Keeps what the next process has to know of it.
@@ -35,14 +41,19 @@ impl Session {
                 started_ns: now.saturating_sub(age),
                 frozen_ns,
                 limits_ms: [self.idle_ms, self.lifetime_ms, self.half_closed_ms],
+                frames: self.frames.clone(),
                 before: self.before,
                 legs,
+                companion: match &self.companion {
+                    Some(companion) => shared.observer.saved(companion.as_ref()),
+                    None => Value::Null,
+                },
             })
         });
     }
 
-    /// Goes on with a session of an earlier process, whose packets are translated. Its frames are
-    /// not followed: nobody has followed them meanwhile.
+    /// Goes on with a session of an earlier process, whose packets are translated. Its frames were
+    /// followed meanwhile, if they were before: the cursors are in the kernel.
     ///
     /// # Errors
     /// A socket with its addresses and ports can't be made.
@@ -69,20 +80,17 @@ impl Session {
             // Whoever wanted to close it is gone.
             flow.set_state(State::Forward);
         }
-        for record in records(shared, place.slot()) {
-            record.follow.store(0, Ordering::SeqCst);
-        }
         shared.live(Path::Packet).fetch_add(1, Ordering::Relaxed);
         shared.started.fetch_add(1, Ordering::Relaxed);
         let passage = Passage::adopted(plan, frozen, saved.frozen_ns);
-        let mut session = Self::translated(place, ends, saved);
+        let mut session = Self::translated(shared, place, ends, saved);
         session.passage = Some(Box::new(passage));
         session.look_at_ways(shared);
         Ok(session)
     }
 
     /// A session about which nothing is under way.
-    fn translated(place: Reservation, ends: [Endpoint; 2], saved: Saved) -> Self {
+    fn translated(shared: &Shared, place: Reservation, ends: [Endpoint; 2], saved: Saved) -> Self {
         let age = Duration::from_nanos(now_ns().saturating_sub(saved.started_ns));
         let meta = SessionMeta {
             id: saved.id,
@@ -91,10 +99,36 @@ impl Session {
             upstream: saved.upstream.into(),
             route: saved.route.into(),
         };
+        let companion = shared.observer.restored(&meta, &saved.companion);
+        let (frames, gone_code) = frames_of(records(shared, place.slot()), saved.frames);
+        let lane = || Lane::new(Attachment::None, &[]);
         Self {
             path: Path::Packet,
+            lanes: [lane(), lane().with_gone_code(gone_code)],
+            frames,
+            companion,
             started: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
             ..Self::new(place, ends, meta, saved.limits_ms, saved.before)
+        }
+    }
+}
+
+/// What is known and wanted of a session's frames, and what its client is told when its server ends
+/// without a Close; 0: nothing.
+fn frames_of(records: [&SharedDirection; 2], saved: Option<Frames>) -> (Option<Frames>, u16) {
+    let follow = records.map(|record| record.follow.load(Ordering::SeqCst));
+    let followed = follow.iter().all(|follow| follow & FOLLOW_FRAMES != 0);
+    match saved.filter(|_| followed) {
+        Some(frames) => {
+            let told = follow[UPSTREAM] & WATCH_FIN != 0;
+            let gone_code = if told { frames.plan.gone_code } else { 0 };
+            (Some(frames), gone_code)
+        }
+        None => {
+            for record in records {
+                record.follow.store(0, Ordering::SeqCst);
+            }
+            (None, 0)
         }
     }
 }

@@ -416,14 +416,16 @@ impl Session {
         self.came_back_at = Some(self.reads());
     }
 
-    /// Whether a frozen socket got a segment since this was asked last: it came in where nobody
-    /// translates it. What came before the sockets were frozen is not looked at.
-    pub(in crate::datapath) fn went_astray(&mut self) -> bool {
+    /// Segments that the frozen sockets got since this was asked last: they came in where nobody
+    /// translates them. What came before the sockets were frozen is not looked at.
+    pub(in crate::datapath) fn astray(&mut self) -> u64 {
         let got = [CLIENT, UPSTREAM].map(|side| sys::tcp_segments_in(self.socket(side)).ok());
-        let Some(passage) = self.passage.as_deref_mut() else { return false };
+        let Some(passage) = self.passage.as_deref_mut() else { return 0 };
         let frozen = matches!(passage.stage, Stage::Translated(..));
         let before = std::mem::replace(&mut passage.got, frozen.then_some(got));
-        frozen && before.is_some_and(|before| before != got)
+        let Some(before) = before.filter(|_| frozen) else { return 0 };
+        let more = |side: usize| Some(got[side]?.wrapping_sub(before[side]?));
+        [CLIENT, UPSTREAM].into_iter().filter_map(more).map(u64::from).sum()
     }
 
     /// What each side has sent so far.

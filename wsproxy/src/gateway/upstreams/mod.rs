@@ -68,9 +68,10 @@ struct State {
     targets: HashMap<ServerId, Arc<Target>>,
 }
 
-/// Requests that wait for a server.
+/// Requests that wait for a server of a group.
 #[derive(Debug, Default)]
 struct Line {
+    group: Box<str>,
     waiting: AtomicU32,
     freed: Notify,
 }
@@ -82,6 +83,13 @@ pub(super) struct Held {
     line: Arc<Line>,
     /// The server.
     pub(super) target: Arc<Target>,
+}
+
+impl Held {
+    /// The server's group.
+    pub(super) fn group(&self) -> &str {
+        &self.line.group
+    }
 }
 
 impl Drop for Held {
@@ -125,11 +133,12 @@ impl UpstreamGroup {
         };
         let group = group.map_err(|error| connect::problem(&config, &error.to_string()))?;
         let targets = names::targets(&found);
+        let line = Arc::new(Line { group: config.name.as_str().into(), ..Line::default() });
         Ok(Self {
             pool: Pool::new(config.keepalive),
             config,
             state: ArcSwap::from_pointee(State { group, targets }),
-            line: Arc::default(),
+            line,
             tls,
             epoch,
             tasks: Mutex::default(),
@@ -186,6 +195,16 @@ impl UpstreamGroup {
             Choice::Full => Err(NoServer::Busy),
             Choice::Nobody { retry_after } => Err(NoServer::Nobody(retry_after)),
         }
+    }
+
+    /// A place at the server of this name for a session that has a connection to it already,
+    /// whatever its limit and state are. `None`: the group has no such server.
+    pub(super) fn hold_again(&self, server: &str) -> Option<Held> {
+        let state = self.state.load();
+        let id = ServerId::of(server);
+        let target = state.targets.get(&id).map(Arc::clone)?;
+        let lease = state.group.begin_again(id)?;
+        Some(Held { lease: Some(lease), line: Arc::clone(&self.line), target })
     }
 
     /// Connects to a server that a place was taken at.
@@ -339,12 +358,16 @@ impl Upstreams {
         Ok(Self(groups))
     }
 
-    /// Looks names up for the first time, and begins to look after all.
-    pub(super) async fn start(&self, datapath: &Arc<Datapath>, patience: Duration) {
+    /// Looks names up for the first time.
+    pub(super) async fn look_up(&self, patience: Duration) {
         let first = self.0.values().filter(|group| names::has_names(&group.config));
         let first: Vec<_> = first.map(names::look_up).collect();
         // Names that take longer get their servers when they are found.
         let _late = timeout(patience, futures_util::future::join_all(first)).await;
+    }
+
+    /// Begins to look after all.
+    pub(super) fn look_after(&self, datapath: &Arc<Datapath>) {
         for group in self.0.values() {
             group.look_after(datapath);
         }
