@@ -69,6 +69,7 @@ struct Live {
     diversions: IntCounterVec,
     verdicts: IntCounterVec,
     healed: IntCounter,
+    astray: IntCounter,
     entered: IntCounter,
     persisted: IntCounterVec,
     wakeups: IntCounter,
@@ -199,6 +200,10 @@ impl Metrics {
                     "wsproxy_lost_notifications_total",
                     "Directions found diverted without a notification.",
                 )?,
+                astray: counter(
+                    "wsproxy_astray_segments_total",
+                    "Segments of translated sessions that came in where nobody translates them.",
+                )?,
                 entered: counter(
                     "wsproxy_sessions_entered_kernel_total",
                     "Sessions that entered the kernel.",
@@ -297,6 +302,7 @@ impl Live {
         self.limit.set(i64::from(datapath.limit()));
         raise(&self.started, datapath.started());
         raise(&self.healed, datapath.healed());
+        raise(&self.astray, datapath.astray());
         raise(&self.entered, datapath.entered());
         raise(&self.wakeups, datapath.wakeups());
         let Persisted { adopted, let_go, left } = datapath.persisted();
