@@ -2,7 +2,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::{bpf_loop, bpf_skb_load_bytes},
+};
 use wsproxy_common::{
     Direction, Reason,
     cursor::{FrameCursor, HeaderSource, PONG_FIRST_BYTE, Walk, WalkEnd},
@@ -10,7 +13,7 @@ use wsproxy_common::{
     layout::FRAMES_MAX,
 };
 
-use crate::atomic;
+use crate::{atomic, maps::DIRECTIONS};
 
 /// Bytes of the stream, in an skb.
 #[derive(Clone, Copy)]
@@ -69,17 +72,18 @@ unsafe extern "C" fn step(_nth: u64, context: *mut c_void) -> i64 {
     }
 }
 
-/// Leads the cursor over the next `len` bytes of the stream. `before` gets what it was, to be put back when
-/// the skb is not redirected after all; there is nothing of it unless the answer is `Ok(true)`.
+/// Leads the cursor over the next `len` bytes of the stream. `before` gets what it was, to be put
+/// back when the skb is not redirected after all; there is nothing of it unless the answer is `Ok(true)`.
 /// `Ok(false)`: this direction is not followed. `Err`: the skb is for user space, which follows
 /// it itself; the cursor stands in front of it.
 ///
 /// # Safety
-/// `record` points into the map, and the direction is the kernel's, with the skb announced in
-/// [`Direction::handed`]: the cursor is nobody else's.
+/// `record` points into the map, and is that of `index`; the direction is the kernel's, with the
+/// skb announced in [`Direction::handed`]: the cursor is nobody else's.
 #[inline(always)]
 pub unsafe fn follow(
     bytes: Bytes,
+    index: u32,
     record: *mut Direction,
     len: u64,
     before: *mut FrameCursor,
@@ -89,18 +93,58 @@ pub unsafe fn follow(
             return Ok(false);
         }
         *before = (*record).cursor;
-        let walk = (*record).cursor.walk_begin(len as u32);
-        if walk.left == 0 {
-            return Ok(true);
-        }
-        let mut context = Context { record, walk, bytes };
-        bpf_loop(FRAMES_MAX, step as *mut c_void, (&raw mut context).cast(), 0);
-        match judge(record, &context.walk, (*before).counts.pongs) {
-            None => Ok(true),
-            Some(reason) => {
+        match wsproxy_walk(bytes.skb.cast(), index, len as u32, bytes.base, bytes.missing) {
+            0 => Ok(true),
+            why => {
                 (*record).cursor = *before;
-                Err(reason)
+                Err(match why {
+                    MANY_FRAMES => Reason::ManyFrames,
+                    HEADER_UNREAD => Reason::HeaderUnread,
+                    FORBIDDEN => Reason::Forbidden,
+                    _ => Reason::Pong,
+                })
             }
+        }
+    }
+}
+
+/// Answers of [`wsproxy_walk`]: a function that is checked by itself gives a number.
+const MANY_FRAMES: u32 = 1;
+const HEADER_UNREAD: u32 = 2;
+const FORBIDDEN: u32 = 3;
+const PONG: u32 = 4;
+
+/// Leads a direction's cursor over `len` bytes, as [`Bytes`] has them; why user space must look at
+/// them, or 0. A global function, which the verifier checks by itself, once, instead of along every
+/// way there is to it: a program loads in a sixth of the time. It may take numbers only, and the
+/// context.
+///
+/// # Safety
+/// See [`follow`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsproxy_walk(
+    skb: *mut __sk_buff,
+    index: u32,
+    len: u32,
+    base: u32,
+    missing: u32,
+) -> u32 {
+    unsafe {
+        let Some(record) = DIRECTIONS.get_ptr_mut(index) else { return HEADER_UNREAD };
+        let pongs = (*record).cursor.counts.pongs;
+        let walk = (*record).cursor.walk_begin(len);
+        if walk.left == 0 {
+            return 0;
+        }
+        let mut context = Context { record, walk, bytes: Bytes { skb: skb.cast(), missing, base } };
+        bpf_loop(FRAMES_MAX, step as *mut c_void, (&raw mut context).cast(), 0);
+        match judge(record, &context.walk, pongs) {
+            None => 0,
+            Some(Reason::ManyFrames) => MANY_FRAMES,
+            Some(Reason::HeaderUnread) => HEADER_UNREAD,
+            Some(Reason::Forbidden) => FORBIDDEN,
+            Some(_) => PONG,
         }
     }
 }

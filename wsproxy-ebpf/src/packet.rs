@@ -92,7 +92,7 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
             if matches!(state, State::Settle) {
                 return Some(drop_for(Reason::Settled));
             }
-            if !followed(skb, work, record, &segment) {
+            if !followed(skb, work, index, record, &segment) {
                 raise(index, flow, record, FLAG_COME_BACK, Reason::ForUserSpace);
                 return Some(TC_ACT_SHOT);
             }
@@ -279,6 +279,7 @@ unsafe fn raise(index: u32, flow: *mut Flow, record: *mut Direction, set: u32, r
 unsafe fn followed(
     skb: *mut __sk_buff,
     work: *mut Work,
+    index: u32,
     record: *mut Direction,
     segment: &Segment,
 ) -> bool {
@@ -299,7 +300,8 @@ unsafe fn followed(
             let base = ETHERNET + (*work).headers.ip_length + 20 + u32::from(segment.options);
             let bytes = Bytes::from(skb.cast(), base.wrapping_add(done), missing);
             let length = u64::from(end.wrapping_sub(stands));
-            if crate::follow::follow(bytes, record, length, &raw mut (*work).before).is_err() {
+            if crate::follow::follow(bytes, index, record, length, &raw mut (*work).before).is_err()
+            {
                 return false;
             }
             atomic::store(at, EXPECTED_KNOWN | u64::from(end));
