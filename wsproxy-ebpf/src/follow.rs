@@ -1,6 +1,6 @@
 //! The frames in an skb (`wsproxy_common::cursor`).
 
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -47,9 +47,31 @@ impl HeaderSource for Bytes {
             return false;
         }
         let at = self.base.wrapping_add(offset).wrapping_sub(self.missing);
-        // SAFETY: the context of the running program, and a buffer of at least `want` bytes.
-        unsafe { bpf_skb_load_bytes(self.skb, at, out.as_mut_ptr().cast(), want) == 0 }
+        let Some(length) = in_bounds(want) else {
+            return false;
+        };
+        // SAFETY: the context of the running program, and a buffer of `HEADER_MAX` bytes.
+        unsafe { bpf_skb_load_bytes(self.skb, at, out.as_mut_ptr().cast(), length) == 0 }
     }
+}
+
+/// Longest header of a frame, in bytes (RFC 6455, section 5.2).
+const HEADER_MAX: u32 = 14;
+
+/// A length that the verifier knows to be of 1 to [`HEADER_MAX`] bytes, if it is. "Not 0" is
+/// nothing to verifiers before Linux 6.8 (`regs_refine_cond_op`): they have to see a number that
+/// is compared and then made larger by 1, which the compiler would see through.
+#[inline(always)]
+fn in_bounds(want: u32) -> Option<u32> {
+    let mut length = u64::from(want);
+    // SAFETY: arithmetic on one register.
+    unsafe { asm!("{0} += -1", inout(reg) length, options(pure, nomem, nostack)) };
+    if length >= u64::from(HEADER_MAX) {
+        return None;
+    }
+    // SAFETY: arithmetic on one register.
+    unsafe { asm!("{0} += 1", inout(reg) length, options(pure, nomem, nostack)) };
+    Some(length as u32)
 }
 
 /// What a step of the walk works on. The cursor is led where it lies: what comes from a map's
