@@ -79,12 +79,13 @@ impl LoadError {
 
     /// aya's Display shows one level, and a verifier log may follow; the errno is in the sources.
     fn refused(error: &(dyn std::error::Error + 'static)) -> Self {
-        let mut text = first_line(error);
+        let mut text = summary(&error.to_string());
         let mut forbidden = false;
         let mut source = error.source();
         while let Some(inner) = source {
             if let Some(io) = inner.downcast_ref::<io::Error>() {
-                forbidden |= io.kind() == io::ErrorKind::PermissionDenied;
+                // EACCES is the verifier's no, which has the same kind.
+                forbidden |= io.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error());
             }
             let line = first_line(inner);
             if !text.contains(&line) {
@@ -108,6 +109,20 @@ fn object_bytes() -> Cow<'static, [u8]> {
 
 fn first_line(error: &dyn std::error::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().trim_end().to_owned()
+}
+
+/// The first line of a text, and of a verifier's log that it ends with the reason: that is the
+/// last line but for the verifier's statistics.
+fn summary(text: &str) -> String {
+    const LOG: &str = "Verifier output:";
+    let Some((error, log)) = text.split_once(LOG) else {
+        return text.lines().next().unwrap_or_default().trim_end().to_owned();
+    };
+    const STATISTICS: [&str; 3] = ["verification time ", "stack depth ", "processed "];
+    let is_reason =
+        |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
+    let reason = log.lines().map(str::trim).filter(is_reason).next_back().unwrap_or_default();
+    format!("{} The verifier says: {reason}", error.trim())
 }
 
 struct SocketMaps {

@@ -171,6 +171,18 @@ impl Packets {
 }
 
 impl Kernel {
+    /// Whether the packet path's program can be attached so that it outlives the process, tried
+    /// at loopback.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn can_outlive(&self) -> Result<(), String> {
+        let mut object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = object.program_mut(PACKET_PROGRAM).ok_or("the packet path is not loaded")?;
+        let program: &mut SchedClassifier = program.try_into().map_err(|_| "no tc program")?;
+        pins::try_to_keep(program)
+    }
+
     /// Has the packet path's program see what comes in over a device; of loopback, what goes out.
     ///
     /// # Errors

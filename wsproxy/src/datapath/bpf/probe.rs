@@ -90,6 +90,7 @@ pub fn all() -> Vec<Probe> {
     }
     probes.extend(object());
     probes.extend(packets());
+    probes.extend(translating());
     probes
 }
 
@@ -102,8 +103,29 @@ fn packets() -> Vec<Probe> {
         helper("packet path: helper bpf_redirect_neigh", BpfHelper::BPF_FUNC_redirect_neigh),
         helper("packet path: helper bpf_l4_csum_replace", BpfHelper::BPF_FUNC_l4_csum_replace),
         repair(),
-        whole(Kernel::load(SLOTS, true, None).map(drop)),
     ]
+}
+
+/// Whether the kernel takes the program that translates, and how it is attached.
+fn translating() -> [Probe; 2] {
+    let loaded = Kernel::load(SLOTS, true, None);
+    let kept = loaded.as_ref().ok().map(|loaded| loaded.kernel.can_outlive());
+    [whole(loaded.map(drop)), outliving(kept)]
+}
+
+/// Without it the packet path's program is attached by a classical filter, which a process that
+/// is killed leaves behind, and nothing can be kept (`datapath.persist`).
+fn outliving(kept: Option<Result<(), String>>) -> Probe {
+    const NAME: &str = "packet path: attachments outlive the process (tcx)";
+    const REMEDY: &str = "use a kernel of 6.6 or later; only `datapath.persist` needs it";
+    match kept {
+        Some(Ok(())) => probe(NAME, false, Outcome::Yes, String::new(), REMEDY),
+        Some(Err(error)) => probe(NAME, false, Outcome::No, error, REMEDY),
+        None => {
+            let why = "the program can't be loaded".into();
+            probe(NAME, false, Outcome::Unknown, why, REMEDY)
+        }
+    }
 }
 
 fn answer<E>(name: &'static str, found: Result<bool, E>) -> Probe
