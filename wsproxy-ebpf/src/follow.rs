@@ -1,6 +1,6 @@
 //! The frames in an skb (`wsproxy_common::cursor`).
 
-use core::{arch::asm, ffi::c_void};
+use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -13,7 +13,7 @@ use wsproxy_common::{
     layout::FRAMES_MAX,
 };
 
-use crate::{atomic, maps::DIRECTIONS};
+use crate::{atomic, lengths, maps::DIRECTIONS};
 
 /// Bytes of the stream, in an skb.
 #[derive(Clone, Copy)]
@@ -47,7 +47,7 @@ impl HeaderSource for Bytes {
             return false;
         }
         let at = self.base.wrapping_add(offset).wrapping_sub(self.missing);
-        let Some(length) = in_bounds(want) else {
+        let Some(length) = lengths::within(want, HEADER_MAX) else {
             return false;
         };
         // SAFETY: the context of the running program, and a buffer of `HEADER_MAX` bytes.
@@ -57,22 +57,6 @@ impl HeaderSource for Bytes {
 
 /// Longest header of a frame, in bytes (RFC 6455, section 5.2).
 const HEADER_MAX: u32 = 14;
-
-/// A length that the verifier knows to be of 1 to [`HEADER_MAX`] bytes, if it is. "Not 0" is
-/// nothing to verifiers before Linux 6.8 (`regs_refine_cond_op`): they have to see a number that
-/// is compared and then made larger by 1, which the compiler would see through.
-#[inline(always)]
-fn in_bounds(want: u32) -> Option<u32> {
-    let mut length = u64::from(want);
-    // SAFETY: arithmetic on one register.
-    unsafe { asm!("{0} += -1", inout(reg) length, options(pure, nomem, nostack)) };
-    if length >= u64::from(HEADER_MAX) {
-        return None;
-    }
-    // SAFETY: arithmetic on one register.
-    unsafe { asm!("{0} += 1", inout(reg) length, options(pure, nomem, nostack)) };
-    Some(length as u32)
-}
 
 /// What a step of the walk works on. The cursor is led where it lies: what comes from a map's
 /// memory is a plain number to the verifier, what comes from the stack has a history that it

@@ -13,6 +13,8 @@ mod atomic;
 #[cfg(target_arch = "bpf")]
 mod follow;
 #[cfg(target_arch = "bpf")]
+mod lengths;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod packet;

@@ -29,6 +29,7 @@ use wsproxy_common::{
 use crate::{
     atomic,
     follow::Bytes,
+    lengths,
     maps::{DIRECTIONS, FLOWS, KEYS, WORK, Work, count, notify},
 };
 
@@ -325,10 +326,7 @@ unsafe fn translate_options(
     ip_length: u32,
 ) -> Option<u32> {
     unsafe {
-        let length = (*options).length & 63;
-        if length == 0 || length > OPTIONS as u32 {
-            return None;
-        }
+        let length = lengths::within((*options).length, OPTIONS as u32)?;
         let at = ETHERNET + ip_length + 20;
         let bytes = &raw mut (*options).words;
         if bpf_skb_load_bytes(skb.cast(), at, bytes.cast(), length) != 0 {
@@ -361,9 +359,12 @@ unsafe fn forward(skb: *mut __sk_buff, work: *mut Work, flow: *mut Flow, segment
             if let Some(value) = (*options).value() {
                 atomic::store(&raw mut (*flow).value, KNOWN | u64::from(value));
             }
-            let (at, length) = (ETHERNET + ip_length + 20, u32::from(segment.options) & 63);
+            let Some(length) = lengths::within(u32::from(segment.options), OPTIONS as u32) else {
+                return drop_for(Reason::Untranslated);
+            };
+            let at = ETHERNET + ip_length + 20;
             let bytes = (&raw const (*options).words).cast();
-            if length == 0 || bpf_skb_store_bytes(skb.cast(), at, bytes, length, 0) != 0 {
+            if bpf_skb_store_bytes(skb.cast(), at, bytes, length, 0) != 0 {
                 return drop_for(Reason::Untranslated);
             }
             change.segment = Sum::added(change.segment, by);
