@@ -107,6 +107,12 @@ has ip || need iproute2
 has valgrind || need valgrind
 # The terminal that `wsproxy top` is tested on.
 has tmux || need tmux
+# Guests with other kernels and on arm64 (cargo xtask vm). The cross compiler is of use on a PC only.
+has qemu-system-x86_64 || need qemu-system-x86
+has qemu-system-aarch64 || need qemu-system-arm
+has aarch64-linux-gnu-gcc || need gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+has xz || need xz-utils
+[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || need debian-archive-keyring
 # Measured beside wsproxy, never run as services.
 [ -x /usr/sbin/nginx ] || peers+=(nginx-light)
 [ -x /usr/sbin/haproxy ] || peers+=(haproxy)

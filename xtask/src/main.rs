@@ -11,6 +11,7 @@ mod setup;
 mod shell;
 mod steps;
 mod test;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -97,6 +98,24 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Run wsproxy on other kernels and on arm64, in guests of qemu
+    ///
+    /// Kernels of Debian's archive, under emulation: needs neither root nor KVM, and installs
+    /// nothing. What is fetched and built stays in target/vm; consoles are in target/vm/run.
+    Vm {
+        /// The guest's architecture, or "all"
+        #[arg(long, value_name = "ARCH", default_value = "x86_64")]
+        arch: vm::Archs,
+        /// 5.10, 6.1, 6.12, newest, or "all"
+        #[arg(long, value_name = "KERNEL", default_value = "6.1")]
+        kernel: vm::Kernels,
+        /// Write what came of it to docs/KERNELS.md
+        #[arg(long)]
+        publish: bool,
+        /// Only steps whose names have one of these parts
+        #[arg(last = true)]
+        filter: Vec<String>,
+    },
     /// Run every check there is and print a summary
     ///
     /// Goes on after a failure. What this machine cannot run is skipped loudly, and is a
@@ -131,6 +150,9 @@ fn main() -> ExitCode {
             bench::packet(quick, publish, &arguments)
         }
         Command::Bench { quick, publish, arguments, .. } => bench::main(quick, publish, &arguments),
+        Command::Vm { arch, kernel, publish, filter } => {
+            vm::main(&arch.0, &kernel.0, &filter, publish)
+        }
         Command::Test { long, torture_seconds } => {
             test::main(torture_seconds.unwrap_or(if long { 600 } else { 20 }))
         }

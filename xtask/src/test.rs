@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::steps::{Outcome, Steps, command};
-use crate::{bench, ebpf, fuzz, setup, shell};
+use crate::{bench, ebpf, fuzz, setup, shell, vm};
 
 /// The crates that are not members of the workspace, each with a lock of its own.
 const SEPARATE_CRATES: [&str; 3] =
@@ -34,6 +34,7 @@ pub fn main(torture_seconds: u32) -> Result<()> {
     let kernel = steps.run("kernel datapath at hand", || kernel(built)) == Outcome::Passed;
     steps.run("workspace tests", || workspace_tests(torture_seconds, kernel));
     steps.run("torture", || torture(torture_seconds, kernel));
+    steps.run("other kernels", other_kernels);
     steps.run("third-party peers", || peers(built, kernel));
     steps.run("instruction counts", instructions);
     steps.run("benchmark, quick", || quick_benchmark(kernel));
@@ -165,6 +166,16 @@ fn peers(built: bool, kernel: bool) -> Result<Outcome> {
     let mut cargo = cargo(&["test", "--package", "wsproxy-tests", "--test", "peers"]);
     cargo.env("WSPROXY_PEERS", folder).env("WSPROXY_BIN", binary());
     command(with_kernel(cargo, kernel))
+}
+
+/// The oldest kernel with all datapaths, in a guest: `cargo xtask vm --kernel all` does them all.
+fn other_kernels() -> Result<Outcome> {
+    let (arch, kernel) = (vm::Arch::X86_64, vm::Kernel::V6_1);
+    if let Some(what) = vm::missing(&[arch]) {
+        return Ok(Outcome::Skipped(what));
+    }
+    let parts = ["doctor", "auto", "sockmap", "packet"].map(str::to_owned);
+    vm::main(&[arch], &[kernel], &parts, false).map(|()| Outcome::Passed)
 }
 
 fn instructions() -> Result<Outcome> {

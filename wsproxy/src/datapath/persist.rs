@@ -328,10 +328,14 @@ impl Shared {
 
     /// The last thing of all: nothing stays, unless sessions are to go on.
     pub(super) fn leave(&self) {
-        if let Some(store) = self.store.as_ref().filter(|_| !self.persists()) {
-            if let Some(packets) = self.kernel.as_ref().and_then(|kernel| kernel.packets()) {
-                packets.release();
-            }
+        if self.persists() {
+            return;
+        }
+        // Classical filters stay behind the process, too: nothing but this takes them out.
+        if let Some(packets) = self.kernel.as_ref().and_then(|kernel| kernel.packets()) {
+            packets.release();
+        }
+        if let Some(store) = &self.store {
             store.leave();
         }
     }

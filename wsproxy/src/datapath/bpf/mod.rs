@@ -3,6 +3,7 @@
 //! that knows aya.
 
 pub mod btf;
+mod classical;
 #[cfg(feature = "bpf-log")]
 mod debug;
 pub mod packet;

@@ -23,7 +23,9 @@ use wsproxy_common::{
 };
 
 use super::{
-    Kernel, LoadError, map_error,
+    Kernel, LoadError,
+    classical::Classical,
+    map_error,
     pins::{self, Hook, Pins},
     take,
 };
@@ -142,10 +144,10 @@ impl Packets {
 
     /// Nothing of it stays in the kernel when the process ends.
     pub fn release(&self) {
+        for hook in std::mem::take(&mut *self.hooks()).into_values() {
+            hook.take_off();
+        }
         if let Some(pins) = &self.pins {
-            for hook in std::mem::take(&mut *self.hooks()).into_values() {
-                hook.take_off();
-            }
             pins.remove();
         }
     }
@@ -197,24 +199,49 @@ impl Kernel {
         let mut object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
         let program = object.program_mut(PACKET_PROGRAM).ok_or_else(unsupported)?;
         let program: &mut SchedClassifier = program.try_into().map_err(io::Error::other)?;
-        let place = if loopback { TcAttachType::Egress } else { TcAttachType::Ingress };
+        let place = place_at(loopback);
         let tcx = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let link = program.attach_with_options(name, place, tcx).or_else(|no_tcx| {
-            if packets.pins.is_some() {
-                return Err(no_tcx);
+        let attached = program.attach_with_options(name, place, tcx);
+        let link = attached.and_then(|link| program.take_link(link)).map_err(refusal);
+        let hook = match (link, &packets.pins) {
+            (Ok(link), Some(pins)) => pins.keep(device, link)?,
+            (Ok(link), None) => Hook::Ours { _link: link },
+            (Err(no_tcx), Some(_)) => return Err(no_tcx),
+            // A kernel before 6.6.
+            (Err(_), None) => {
+                drop(object);
+                Hook::Classical { _filter: self.attach_classical(device, name, loopback)? }
             }
-            // A kernel before 6.6: the classical filter. The queueing discipline may be there.
-            let _there = qdisc_add_clsact(name);
-            let classical = TcAttachOptions::Netlink(NlOptions::default());
-            program.attach_with_options(name, place, classical)
-        });
-        let link = link.and_then(|link| program.take_link(link));
-        let link = link.map_err(|error| io::Error::other(super::first_line(&error)))?;
-        let hook = match &packets.pins {
-            Some(pins) => pins.keep(device, link)?,
-            None => Hook::Ours { _link: link },
         };
         hooks.insert(device, hook);
         Ok(())
     }
+
+    /// The same by a classical filter.
+    pub(super) fn attach_classical(
+        &self,
+        device: u32,
+        name: &str,
+        loopback: bool,
+    ) -> io::Result<Classical> {
+        let mut object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
+        let unsupported = || io::Error::from(io::ErrorKind::Unsupported);
+        let program = object.program_mut(PACKET_PROGRAM).ok_or_else(unsupported)?;
+        let program: &mut SchedClassifier = program.try_into().map_err(io::Error::other)?;
+        // It fails where the device has the discipline already: that one is somebody else's.
+        let made = qdisc_add_clsact(name).is_ok();
+        let options = TcAttachOptions::Netlink(NlOptions::default());
+        let attached = program.attach_with_options(name, place_at(loopback), options);
+        let link = attached.and_then(|link| program.take_link(link)).map_err(refusal)?;
+        Ok(Classical::new(link, device, made))
+    }
+}
+
+/// Of loopback, what goes out.
+const fn place_at(loopback: bool) -> TcAttachType {
+    if loopback { TcAttachType::Egress } else { TcAttachType::Ingress }
+}
+
+fn refusal(error: aya::programs::ProgramError) -> io::Error {
+    io::Error::other(super::first_line(&error))
 }

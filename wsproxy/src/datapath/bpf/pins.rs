@@ -14,6 +14,8 @@ use aya::programs::{
     tc::{SchedClassifierLink, TcAttachOptions},
 };
 
+use super::classical::Classical;
+
 /// `BPF_FS_MAGIC` (`include/uapi/linux/magic.h`).
 const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 /// A name in a bpffs has no dot (`bpf_lookup`).
@@ -137,6 +139,8 @@ fn gone(path: &Path, removed: io::Result<()>) {
 pub(super) enum Hook {
     /// As long as this lives.
     Ours { _link: SchedClassifierLink },
+    /// As long as this lives, on a kernel without tcx.
+    Classical { _filter: Classical },
     /// Until its file is removed.
     Kept(PinnedLink),
 }

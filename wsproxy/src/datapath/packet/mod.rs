@@ -2,7 +2,7 @@
 //! shifted by constants, and the kernel translates and redirects packet by packet. The gateway's
 //! sockets are frozen meanwhile, and its TCP sees none of the packets.
 
-mod netlink;
+pub(crate) mod netlink;
 pub mod plan;
 pub mod socket;
 pub mod ways;

@@ -1,0 +1,115 @@
+//! docs/KERNELS.md: what was run on which kernel, and what came of it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::Boot;
+use crate::shell;
+
+const FILE: &str = "docs/KERNELS.md";
+
+/// Writes it.
+pub fn write(boots: &[Boot]) -> Result<()> {
+    let date = shell::output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
+    let qemu = boots.first().map(|boot| boot.arch.qemu()).context("nothing was run")?;
+    let emulator = shell::output(Command::new(qemu).arg("--version"))?;
+    let emulator = emulator.lines().next().unwrap_or_default();
+    let text = text(boots, date.trim(), emulator);
+    fs::write(shell::root().join(FILE), text).with_context(|| format!("cannot write {FILE}"))?;
+    println!("{FILE} is written");
+    Ok(())
+}
+
+fn text(boots: &[Boot], date: &str, emulator: &str) -> String {
+    let mut text = format!(
+        "# Kernels\n\n\
+         Written by `cargo xtask vm --arch all --kernel all --publish` on {date}; do not edit.\n\
+         The guests run Debian's cloud kernels under emulation ({emulator}), two CPUs each.\n\n\
+         `relay`, `sockmap`, `packet`: the behaviour suite over that datapath; `frames`: pings, \
+         Close frames, drain; `namespaces`: real links (veth); `program`: the program itself, \
+         `survival` its end by SIGKILL; `torture`: sessions by dice; `nothing is left`: no BPF \
+         program, map, link, pin or clsact remains after all of it. A complaint of the guest's \
+         kernel (WARNING, BUG, Oops, stall) fails a run. `doctor` must say of each kernel what is \
+         known of its version, `auto` must choose the best that there is.\n"
+    );
+    for boot in boots {
+        boot_text(&mut text, boot);
+    }
+    text
+}
+
+fn boot_text(text: &mut String, boot: &Boot) {
+    let verdict = if boot.report.passed() { "passed" } else { "**failed**" };
+    let (release, arch, version) = (&boot.report.release, boot.arch.name(), &boot.version);
+    let seconds = boot.took.as_secs();
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
+        "\n## {} on {arch}: {verdict}\n\nLinux {release}, package {version}; {seconds} s.\n\n\
+         | step | result | |\n|---|---|---|\n",
+        boot.kernel.name()
+    );
+    for step in &boot.report.ran {
+        let tests = if step.tests > 0 { format!("{} tests", step.tests) } else { String::new() };
+        let (word, note) = match &step.failure {
+            None => ("passed", tests),
+            Some(why) => ("**failed**", in_a_cell(why)),
+        };
+        let _ = writeln!(text, "| {} | {word} | {note} |", step.name);
+    }
+    for (name, why) in &boot.skipped {
+        let _ = writeln!(text, "| {name} | skipped | {} |", in_a_cell(why));
+    }
+    for complaint in &boot.report.complaints {
+        let _ = writeln!(text, "\nComplaint: `{}`", complaint.replace('`', "'"));
+    }
+}
+
+fn in_a_cell(text: &str) -> String {
+    text.lines().collect::<Vec<_>>().join("; ").replace('|', "/")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::report::{Ran, Report};
+    use super::super::{Arch, Kernel};
+    use super::*;
+
+    #[test]
+    fn what_failed_and_what_was_skipped_is_told() {
+        let ran = |name: &str, failure: Option<&str>, tests| Ran {
+            name: name.into(),
+            failure: failure.map(str::to_owned),
+            tests,
+            output: String::new(),
+        };
+        let report = Report {
+            release: "6.1.0".into(),
+            ran: vec![ran("relay", None, 13), ran("packet", Some("a|b\nc"), 0)],
+            complaints: vec!["[1] WARNING: CPU: 0".into()],
+        };
+        let boot = Boot {
+            kernel: Kernel::V6_1,
+            arch: Arch::Arm64,
+            version: "6.1.1-1".into(),
+            report,
+            skipped: vec![("program, survival", "no tcx".into())],
+            took: Duration::from_secs(7),
+        };
+        let text = text(&[boot], "2026-01-01", "QEMU 7");
+        for part in [
+            "## 6.1 on arm64: **failed**",
+            "| relay | passed | 13 tests |",
+            "| packet | **failed** | a/b; c |",
+            "| program, survival | skipped | no tcx |",
+            "WARNING: CPU: 0",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+    }
+}
