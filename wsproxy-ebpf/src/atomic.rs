@@ -4,12 +4,19 @@
 //! Every operation here returns the old value on purpose: the fetching forms
 //! are full barriers on every machine, the plain `lock +=` is not (arm64).
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+use core::{
+    arch::asm,
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd},
+};
 
 /// Adds and returns the NEW value.
 #[inline(always)]
 pub unsafe fn add(word: *mut u64, n: u64) -> u64 {
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, n) }.wrapping_add(n)
+    let mut old = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, n) };
+    // Somebody uses the result: without that the compiler takes the form that does not fetch.
+    // SAFETY: a register is copied to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) old, options(nomem, nostack)) };
+    old.wrapping_add(n)
 }
 
 /// Stores `new` if the word is `old`; says whether it did.
