@@ -122,7 +122,7 @@ fn summary(text: &str) -> String {
     const STATISTICS: [&str; 3] = ["verification time ", "stack depth ", "processed "];
     let is_reason =
         |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
-    let reason = log.lines().map(str::trim).filter(is_reason).next_back().unwrap_or_default();
+    let reason = log.lines().map(str::trim).rfind(is_reason).unwrap_or_default();
     format!("{} The verifier says: {reason}", error.trim())
 }
 
