@@ -19,6 +19,7 @@ pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod nginx;
+pub mod privileges;
 pub mod probe;
 pub mod proxy_protocol;
 pub mod resolve;

@@ -12,9 +12,12 @@ use wsproxy::{
     capacity::{self, Host, Plan},
     cli::{self, Command, ConfigCommand, DoctorArgs, RunArgs},
     config::{self, Config, Source},
-    doctor, gateway, logging, nginx,
+    doctor,
+    gateway::{self, Opened},
+    logging, nginx,
+    privileges::{self, Privileges},
     probe::{self, ProbeArgs},
-    telemetry,
+    sys, telemetry,
     top::{self, TopArgs},
 };
 
@@ -78,11 +81,15 @@ fn check(file: &Path) -> ExitCode {
     };
     let checked = config::check(file, &text);
     let checked = checked.and_then(|config| {
-        let warnings = config.warnings.clone();
-        gateway::try_files(config).map(|()| warnings)
+        let (warnings, user) = (config.warnings.clone(), privileges::check(&config));
+        gateway::try_files(config).map(|()| (warnings, user))
     });
     match checked {
-        Ok(warnings) => {
+        Ok((_, Err(error))) => {
+            let _ = writeln!(io::stderr(), "{}: {error}", file.display());
+            ExitCode::from(EX_CONFIG)
+        }
+        Ok((warnings, Ok(()))) => {
             for warning in &warnings {
                 let _ = writeln!(io::stderr(), "warning: {warning}");
             }
@@ -108,6 +115,15 @@ fn run(args: &RunArgs) -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    // Until there is somebody to hear them: a signal from now on is an orderly stop.
+    if let Err(error) = sys::signals::hold() {
+        return fail(&error);
+    }
+    let demo = config.source == Source::Demo;
+    let (opened, privileges) = match prepare(config) {
+        Ok(prepared) => prepared,
+        Err(error) => return fail(error.as_ref()),
+    };
     // For what happens beside connections: those have threads of their own.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = match runtime.worker_threads(1).enable_all().build() {
@@ -115,7 +131,7 @@ fn run(args: &RunArgs) -> ExitCode {
         Err(error) => return fail(&error),
     };
     let exporting = telemetry::start(runtime.handle());
-    let served = runtime.block_on(serve(config, args));
+    let served = runtime.block_on(serve(opened, privileges, demo, args));
     exporting.stop();
     // The system's resolver blocks a thread for as long as its name servers take.
     runtime.shutdown_timeout(RESOLVER_PATIENCE);
@@ -123,6 +139,15 @@ fn run(args: &RunArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error.as_ref()),
     }
+}
+
+/// Opens what takes privileges, and gives up those that nothing later needs: before the first
+/// thread begins, for each has what the one had that began it.
+fn prepare(config: Config) -> Result<(Opened, Privileges), Box<dyn std::error::Error>> {
+    let process = config.process.clone();
+    let opened = gateway::open(config)?;
+    let privileges = privileges::reduce(&process, &opened.needs())?;
+    Ok((opened, privileges))
 }
 
 /// Prints an example or the schema of a configuration.
@@ -202,13 +227,17 @@ fn run_probe(args: ProbeArgs) -> ExitCode {
     }
 }
 
-async fn serve(config: Config, args: &RunArgs) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(
+    opened: Opened,
+    privileges: Privileges,
+    demo: bool,
+    args: &RunArgs,
+) -> Result<(), Box<dyn std::error::Error>> {
     use tokio::signal::unix::{SignalKind, signal};
-    // Before anything is opened: a signal from now on is an orderly stop.
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (mut hup, mut usr1) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
-    let demo = config.source == Source::Demo;
-    let starting = gateway::start(config);
+    sys::signals::let_come()?;
+    let starting = gateway::start(opened, privileges);
     let mut running = tokio::select! {
         running = starting => running?,
         _ = term.recv() => return Ok(()),

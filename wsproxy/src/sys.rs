@@ -5,6 +5,7 @@
 
 pub mod flow;
 pub mod repair;
+pub mod signals;
 mod tcp_info;
 
 use std::{

@@ -4,7 +4,7 @@ use std::{
     fmt,
     fs::File,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -40,11 +40,23 @@ impl AccessLog {
     /// # Errors
     /// The file can't be opened, standard output is closed, or no thread can be started.
     pub fn open(format: Format, path: Option<PathBuf>) -> io::Result<Self> {
-        let file = path.as_deref().map_or_else(standard_output, open)?;
+        let file = Self::file(path.as_deref())?;
         Self::start(format, path, file)
     }
 
-    pub(super) fn start(format: Format, path: Option<PathBuf>, file: File) -> io::Result<Self> {
+    /// The file that [`Self::start`] writes to, opened while it may be.
+    ///
+    /// # Errors
+    /// The file can't be opened, or standard output is closed.
+    pub fn file(path: Option<&Path>) -> io::Result<File> {
+        path.map_or_else(standard_output, open)
+    }
+
+    /// Writes to a file that was opened before; `path` is where it is opened again.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn start(format: Format, path: Option<PathBuf>, file: File) -> io::Result<Self> {
         let (queue, failures) = (Arc::<Queue>::default(), Arc::<Failures>::default());
         let writer = Writer::new(Arc::clone(&queue), Arc::clone(&failures), path, file);
         let thread = thread::Builder::new().name("wsproxy-log".into());

@@ -119,6 +119,7 @@ pub const KEYS: &[Key] = &[
     key("", "access_log", Table("access_log"), "", "", "a line per request and session"),
     key("", "datapath", Table("datapath"), "", "", "how bytes are moved"),
     key("", "admin", Table("admin"), "", "", "metrics, and commands to a running wsproxy"),
+    key("", "process", Table("process"), "", "", "what the process may still do once it serves"),
     key("", "log", Table("log"), "", "", "messages of wsproxy itself"),
     //
     key("listener", "name", Text, "", "none twice; without one, its address", "what routes and the log call it").such_as("\"public\""),
@@ -266,6 +267,9 @@ pub const KEYS: &[Key] = &[
     //
     key("admin", "address", Address, "", "none: no admin port; must not overlap a listener", "where `/metrics`, `/healthz` and `/readyz` are; an address that is not loopback is a warning: the admin port asks nobody who they are").such_as("\"127.0.0.1:9901\""),
     key("admin", "socket", File, "", "without it, there is none", "a Unix socket for `wsproxy top`, `status`, `sessions`, `upstreams`, `drain`, `disable`, `enable`, `close` and `reload`; only its owner may use it; its directory must exist").such_as("\"/run/wsproxy/admin.sock\""),
+    //
+    key("process", "user", Text, "\"auto\"", "a user's name or number, or `\"auto\"`: `wsproxy` where that user exists and can read what the configuration names, else the one it was started as", "started as root, wsproxy becomes this user before it serves anybody, and keeps no capability that it does not need; see Privileges. A named user that cannot read the certificates, keys and directories of the configuration ends the start with an error"),
+    key("process", "group", Text, "", "a group's name or number; without it, the user's groups", "the only group then").such_as("\"wsproxy\""),
     //
     key("log", "format", Choice(&["text", "json"]), "\"text\"", "", "what a line looks like"),
     key("log", "level", Choice(&["error", "warn", "info", "debug", "trace"]), "\"info\"", "", "less important messages are not written"),

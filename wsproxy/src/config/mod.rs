@@ -40,8 +40,8 @@ pub use document::{example, reference, schema};
 pub use keys::{KEYS, Key, Kind};
 pub use model::{
     AccessFormat, AccessLog, AddressHeader, Admin, Balance, Certificate, Clients, Config, Datapath,
-    Drain, HashKey, Health, HealthKind, Limits, Listener, ListenerTls, Log, Ping, ProxyVersion,
-    Server, Timeouts, Upstream, UpstreamTls,
+    Drain, HashKey, Health, HealthKind, Limits, Listener, ListenerTls, Log, Ping, Process,
+    ProxyVersion, Server, Timeouts, Upstream, UpstreamTls,
 };
 pub use network::{Access, Network};
 pub use period::Period;
@@ -218,6 +218,7 @@ impl Config {
             // Its page shows the way of the bytes: no time to lose.
             datapath: Datapath { settle: None, ..Datapath::default() },
             admin: Admin::default(),
+            process: Process::default(),
             log: Log::default(),
             warnings: Vec::new(),
         }

@@ -7,7 +7,7 @@ use super::network::{Access, Network};
 use super::problem::Diagnostic;
 use super::rate::Rate;
 use super::reader::Given;
-use super::routing::Route;
+use super::routing::{Action, Route};
 use super::{
     Backlog, Burst, DatapathMode, HeadBytes, HeadHeaders, Keepalive, LogFormat, LogLevel,
     MaxSessions, RelayBuffer, Setting, Source, UserTimeout, Wait, Weight, Workers,
@@ -40,10 +40,33 @@ pub struct Config {
     pub datapath: Datapath,
     /// Metrics and commands.
     pub admin: Admin,
+    /// What the process may still do once it serves.
+    pub process: Process,
     /// How to log.
     pub log: Log,
     /// What is allowed but should be known; to be logged at start.
     pub warnings: Vec<Diagnostic>,
+}
+
+impl Config {
+    /// The files and directories that it names and that are read again after the start.
+    #[must_use]
+    pub fn files(&self) -> Vec<&Given<PathBuf>> {
+        let mut files = Vec::new();
+        for tls in self.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+            files.extend(tls.certificates.iter().flat_map(Certificate::files));
+            files.extend(&tls.client_ca);
+        }
+        for tls in self.upstreams.iter().map(|group| &group.tls) {
+            files.extend(tls.certificate.iter().flat_map(Certificate::files));
+            files.extend(tls.ca.iter().filter(|_| tls.verify));
+        }
+        files.extend(self.routes.iter().filter_map(|route| match &route.action {
+            Action::Files { root, .. } => Some(root),
+            Action::Upstream(_) | Action::Redirect { .. } | Action::Respond { .. } => None,
+        }));
+        files
+    }
 }
 
 /// `[[listener]]`
@@ -107,6 +130,13 @@ pub struct Certificate {
     pub certificate: Given<PathBuf>,
     /// PEM file of the key.
     pub key: Given<PathBuf>,
+}
+
+impl Certificate {
+    /// Both files.
+    fn files(&self) -> [&Given<PathBuf>; 2] {
+        [&self.certificate, &self.key]
+    }
 }
 
 /// `[[upstream]]`
@@ -516,6 +546,21 @@ pub struct Admin {
     pub address: Option<ListenAddr>,
     /// The Unix socket for commands.
     pub socket: Option<PathBuf>,
+}
+
+/// `[process]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// The user to become when started as root, by name or number.
+    pub user: Setting<String>,
+    /// Its group; none: the user's.
+    pub group: Option<String>,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self { user: Setting::Auto, group: None }
+    }
 }
 
 /// `[log]`

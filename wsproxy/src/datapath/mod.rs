@@ -38,7 +38,7 @@ pub use report::{
     Carried, CloseCodes, Ending, FrameState, Observer, SessionEnd, SessionInfo, Side,
 };
 pub use slots::Reservation;
-pub use start::{NoKernelPath, StartError};
+pub use start::{NoKernelPath, Prepared, StartError};
 
 use wsproxy_common::cursor::{Counts, FrameCursor};
 

@@ -120,13 +120,21 @@ impl SlotPool {
                 return;
             }
             drop(state);
-            thread::sleep(COLLECT);
+            if self.stops_within(COLLECT) {
+                return;
+            }
             let waiting = std::mem::take(&mut self.lock().used_up);
-            if sys::wait_for_running_programs().is_err() {
-                thread::sleep(BLIND_GRACE);
+            if sys::wait_for_running_programs().is_err() && self.stops_within(BLIND_GRACE) {
+                return;
             }
             self.lock().free.extend(waiting);
         }
+    }
+
+    /// Waits so long; returns at once when nobody needs places any more.
+    fn stops_within(&self, time: Duration) -> bool {
+        let waited = self.changed.wait_timeout_while(self.lock(), time, |state| !state.stopping);
+        waited.unwrap_or_else(PoisonError::into_inner).0.stopping
     }
 }
 

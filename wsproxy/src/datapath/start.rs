@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Datapath, Mode, Observer, Options, Shared,
+    Datapath, Mode, Observer, Options, Path, Shared,
     bpf::{self, Kernel, pins::Pins},
     engine, packet,
     persist::{self, Store},
@@ -71,15 +71,22 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
-impl Datapath {
-    /// Starts the engines, with the kernel behind them where `options.mode`
-    /// wants it and the self-test passes. Sessions that an earlier process left in the kernel go
-    /// on ([`Options::persist`]).
+/// What a datapath needs privileges for, had: BPF programs and maps, folders. None of its threads
+/// runs yet.
+pub struct Prepared {
+    loaded: Option<bpf::Loaded>,
+    store: Option<Store>,
+    fallback: Option<NoKernelPath>,
+    options: Options,
+}
+
+impl Prepared {
+    /// Loads what carries sessions, where `options.mode` wants it and the self-test passes.
     ///
     /// # Errors
-    /// See [`StartError`]; with [`Mode::Auto`] a missing kernel path is no
-    /// error but [`Self::fallback`].
-    pub fn start(options: Options, observer: Arc<dyn Observer>) -> Result<Self, StartError> {
+    /// See [`StartError`]; with [`Mode::Auto`] a missing kernel path is no error but
+    /// [`Datapath::fallback`].
+    pub fn load(options: Options) -> Result<Self, StartError> {
         let slots = slots_for(&options);
         let (store, pins) = match &options.persist {
             None => (None, None),
@@ -107,9 +114,39 @@ impl Datapath {
                 }
             }
         };
-        let mut datapath = Self::with_store(loaded, store, options, observer)?;
+        Ok(Self { loaded, store, fallback, options })
+    }
+
+    /// The best path that there is.
+    #[must_use]
+    pub fn path(&self) -> Path {
+        match &self.loaded {
+            None => Path::Relay,
+            Some(loaded) if loaded.kernel.packets().is_some() => Path::Packet,
+            Some(_) => Path::Sockmap,
+        }
+    }
+
+    /// Starts the engines over it. Sessions that an earlier process left in the kernel go on
+    /// ([`Options::persist`]).
+    ///
+    /// # Errors
+    /// A thread, a descriptor or memory was refused.
+    pub fn start(self, observer: Arc<dyn Observer>) -> Result<Datapath, StartError> {
+        let Self { loaded, store, fallback, options } = self;
+        let mut datapath = Datapath::with_store(loaded, store, options, observer)?;
         datapath.fallback = fallback;
         Ok(datapath)
+    }
+}
+
+impl Datapath {
+    /// Loads and starts in one step.
+    ///
+    /// # Errors
+    /// Those of [`Prepared::load`] and [`Prepared::start`].
+    pub fn start(options: Options, observer: Arc<dyn Observer>) -> Result<Self, StartError> {
+        Prepared::load(options)?.start(observer)
     }
 
     /// Starts the engines over what is loaded, for [`slots_for`] these options.

@@ -61,18 +61,10 @@ impl Listeners {
         &self,
         setup: &Setup,
     ) -> Result<Vec<(Listener, Listening)>, CannotListen> {
-        let mut opened = Vec::new();
-        for listener in &setup.config.listeners {
+        open_missing(setup, self.workers.count(), |listener| {
             let known = self.open.get(&listener.name);
-            if known.is_some_and(|open| open.address == listener.address) {
-                continue;
-            }
-            let max_segment = segments::of_listener(&setup.config.datapath, listener);
-            let socket = listen::open(listener, setup.tcp, max_segment, self.workers.count())
-                .map_err(|error| CannotListen { address: listener.address.clone(), error })?;
-            opened.push((listener.clone(), socket));
-        }
-        Ok(opened)
+            known.is_some_and(|open| open.address == listener.address)
+        })
     }
 
     /// Begins to accept at the new sockets, and stops at those that `setup` has not.
@@ -124,6 +116,22 @@ impl Listeners {
         }
         self.workers
     }
+}
+
+/// Opens for so many workers what `setup` has and is not open yet.
+pub(super) fn open_missing(
+    setup: &Setup,
+    workers: usize,
+    is_open: impl Fn(&Listener) -> bool,
+) -> Result<Vec<(Listener, Listening)>, CannotListen> {
+    let mut opened = Vec::new();
+    for listener in setup.config.listeners.iter().filter(|listener| !is_open(listener)) {
+        let max_segment = segments::of_listener(&setup.config.datapath, listener);
+        let socket = listen::open(listener, setup.tcp, max_segment, workers)
+            .map_err(|error| CannotListen { address: listener.address.clone(), error })?;
+        opened.push((listener.clone(), socket));
+    }
+    Ok(opened)
 }
 
 impl Open {

@@ -83,6 +83,7 @@ impl Control {
                 "relay": live(Path::Relay),
                 "packet": live(Path::Packet),
             },
+            "privileges": gateway.privileges.status(),
             "sessions_total": gateway.datapath.started(),
             "listeners": listeners.collect::<Vec<_>>(),
             "routes": routes.collect::<Vec<_>>(),

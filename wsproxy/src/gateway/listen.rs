@@ -106,7 +106,7 @@ pub(super) fn open(
     let address = match &listener.address {
         ListenOn::Tcp(address) => address,
         ListenOn::Unix(path) => {
-            let socket = bind_unix(path)?.into_std()?;
+            let socket = bind_unix(path)?;
             let clones = (0..workers).map(|_| socket.try_clone());
             return Ok(Listening::Unix(clones.collect::<io::Result<_>>()?));
         }
@@ -136,8 +136,8 @@ pub(super) fn open(
 ///
 /// # Errors
 /// Somebody listens there, or something else than a socket is there.
-pub(super) fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    match UnixListener::bind(path) {
+pub(super) fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
+    let socket = match StdUnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             let left_over = fs::symlink_metadata(path)?.file_type().is_socket()
                 && StdUnixStream::connect(path)
@@ -146,17 +146,19 @@ pub(super) fn bind_unix(path: &Path) -> io::Result<UnixListener> {
                 return Err(error);
             }
             fs::remove_file(path)?;
-            UnixListener::bind(path)
+            StdUnixListener::bind(path)?
         }
-        other => other,
-    }
+        other => other?,
+    };
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// The same, for this user alone.
 ///
 /// # Errors
 /// As [`bind_unix`].
-pub(super) fn bind_private(path: &Path) -> io::Result<UnixListener> {
+pub(super) fn bind_private(path: &Path) -> io::Result<StdUnixListener> {
     let listener = bind_unix(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Ok(listener)
@@ -166,10 +168,14 @@ pub(super) fn bind_private(path: &Path) -> io::Result<UnixListener> {
 ///
 /// # Errors
 /// What `socket(2)`, `bind(2)` or `listen(2)` say.
-pub(super) fn bind(address: SocketAddr, dual_stack: bool, backlog: u32) -> io::Result<TcpListener> {
+pub(super) fn bind(
+    address: SocketAddr,
+    dual_stack: bool,
+    backlog: u32,
+) -> io::Result<StdTcpListener> {
     let socket = bound(address, dual_stack, false)?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 fn bound(address: SocketAddr, dual_stack: bool, shared: bool) -> io::Result<Socket> {

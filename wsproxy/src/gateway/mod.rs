@@ -15,6 +15,7 @@ mod forward;
 mod guard;
 mod listen;
 mod observer;
+mod opened;
 mod plain;
 mod segments;
 mod setup;
@@ -27,7 +28,7 @@ mod workers;
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -37,7 +38,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     sync::{Mutex, mpsc, watch},
     task::JoinHandle,
 };
@@ -45,19 +46,21 @@ use tokio::{
 use crate::{
     access_log::AccessLog,
     admin,
-    config::{Config, DatapathMode, Problems, Server, ServerAddr, Setting},
-    datapath::{Datapath, Entry, Mode, Options, Path, Persist, StartError},
+    config::{Config, Problems},
+    datapath::{Datapath, Path, StartError},
     demo,
     forwarding::{Connection, request_id},
-    limits,
     metrics::{LiveCounts, Metrics},
+    privileges::Privileges,
 };
 use accept::{CannotListen, Listeners};
 use observer::Reporter;
+use opened::workers_of;
 use setup::{ListenerSetup, Setup};
-use workers::{MOST_WORKERS, Workers};
+use workers::Workers;
 
 pub use control::{Control, NoSuch, OperatorOrder};
+pub use opened::{Opened, open};
 pub use setup::try_files;
 
 /// Bytes of one read during a handshake; also the most early bytes in hand.
@@ -94,6 +97,9 @@ pub enum GatewayError {
     /// What the configuration names can't be used.
     #[error("{0}")]
     Setup(Problems),
+    /// It would take what the process gave up at its start, or never had.
+    #[error("{0} needs a restart: this process has no {1} any more")]
+    Dropped(&'static str, &'static str),
     /// The access log can't be written.
     #[error("cannot open the access log {path}: {error}")]
     AccessLog {
@@ -124,6 +130,8 @@ pub(crate) struct Gateway {
     datapath: Arc<Datapath>,
     metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
+    /// What this process may still do.
+    privileges: Privileges,
     /// What times are counted from.
     epoch: Instant,
     /// Makes request ids differ from those of other processes.
@@ -203,56 +211,27 @@ pub struct Running {
     pub admin: Option<SocketAddr>,
 }
 
-/// Starts the gateway that `config` describes.
+/// Starts the gateway over what was opened for it. Nothing here needs a privilege that
+/// [`Opened::needs`] does not name.
 ///
 /// # Errors
 /// See [`GatewayError`]. Nothing is left running.
-pub async fn start(mut config: Config) -> Result<Running, GatewayError> {
-    let (epoch, seed) = (Instant::now(), seed());
-    let embedded = embed(&mut config).await?;
-    let setup = Arc::new(Setup::new(config, epoch, seed, None).map_err(GatewayError::Setup)?);
+pub async fn start(opened: Opened, privileges: Privileges) -> Result<Running, GatewayError> {
+    let Opened { setup, epoch, seed, listeners: doors, admin: admin_listener, socket, .. } = opened;
     let workers = Workers::start(workers_of(&setup.config)).map_err(StartError::System)?;
     let mut listeners = Listeners::new(workers);
-    let opened = listeners.prepare(&setup)?;
-    let admin_listener = match &setup.config.admin.address {
-        None => None,
-        Some(admin) => {
-            let socket_addr = admin.socket_addr();
-            let bound = listen::bind(socket_addr, admin.is_dual_stack(), admin::BACKLOG);
-            Some(bound.map_err(|error| GatewayError::Listen {
-                address: socket_addr.to_string(),
-                key: "admin.address or --admin",
-                error,
-            })?)
-        }
-    };
-    let socket = match &setup.config.admin.socket {
-        None => None,
-        Some(path) => Some(listen::bind_private(path).map_err(|error| GatewayError::Listen {
-            address: path.display().to_string(),
-            key: "admin.socket",
-            error,
-        })?),
-    };
-    let access_log = match &setup.config.access_log {
-        None => None,
-        Some(log) => {
-            let opened = AccessLog::open(access::format_of(log), log.path.clone());
-            let path = log.path.as_deref().map_or("-".into(), |p| p.display().to_string());
-            Some(Arc::new(opened.map_err(|error| GatewayError::AccessLog { path, error })?))
-        }
-    };
+    let access_log = opened.access_log.map(opened::AccessLogFile::start).transpose()?;
     let metrics = Arc::new(Metrics::new()?);
-    let options = datapath_options(&setup.config);
+    let setup = Arc::new(setup);
     let first = Arc::downgrade(&setup);
     let reporter = Reporter::new(Arc::clone(&metrics), access_log.clone(), seed, first);
+    let prepared = opened.datapath;
     // Sessions of an earlier process are counted at their servers.
     setup.look_up().await;
-    // Loading BPF and its self-test take a while; nothing else runs yet.
-    let datapath =
-        tokio::task::spawn_blocking(move || Datapath::start(options, Arc::new(reporter)))
-            .await
-            .map_err(|e| StartError::System(io::Error::other(e)))??;
+    // Sessions of an earlier process are taken over: many, perhaps.
+    let datapath = tokio::task::spawn_blocking(move || prepared.start(Arc::new(reporter)))
+        .await
+        .map_err(|e| StartError::System(io::Error::other(e)))??;
     crate::sys::release_free_memory();
     let datapath = Arc::new(datapath);
     metrics.watch(&datapath);
@@ -266,6 +245,7 @@ pub async fn start(mut config: Config) -> Result<Running, GatewayError> {
         datapath,
         metrics,
         access_log,
+        privileges,
         epoch,
         seed,
         requests: AtomicU64::new(0),
@@ -276,51 +256,31 @@ pub async fn start(mut config: Config) -> Result<Running, GatewayError> {
     gateway.metrics.watch_counts(Arc::new(move || {
         counted.upgrade().map(|gateway| gateway.live_counts()).unwrap_or_default()
     }));
-    listeners.apply(&gateway, &setup, opened);
+    listeners.apply(&gateway, &setup, doors);
     let address = setup.config.listeners.first().and_then(|l| listeners.address(&l.name));
     let mut tasks = Vec::new();
     let mut admin = None;
     let (drain, draining) = watch::channel(false);
     let state = admin::State { metrics: Arc::clone(&gateway.metrics), stopping: draining };
+    let cannot = |error| GatewayError::from(StartError::System(error));
     if let Some(listener) = admin_listener {
+        let listener = TcpListener::from_std(listener).map_err(cannot)?;
         admin = listener.local_addr().ok();
         tasks.push(tokio::spawn(admin::serve(listener, state.clone())));
     }
     let (sender, orders) = mpsc::channel(1);
     if let Some(listener) = socket {
+        let listener = UnixListener::from_std(listener).map_err(cannot)?;
         let gateway = Arc::clone(&gateway);
         let control = Control { gateway, orders: sender };
         tasks.push(tokio::spawn(admin::serve_operator(listener, state, control)));
     }
-    if let Some(listener) = embedded {
+    if let Some(listener) = opened.embedded {
+        let listener = TcpListener::from_std(listener).map_err(cannot)?;
         tasks.push(tokio::spawn(embedded_upstream(&gateway, listener, stopped)));
     }
     let listeners = Mutex::new(listeners);
     Ok(Running { gateway, listeners, drain, stop, tasks, orders, address, admin })
-}
-
-/// Something that no other process has.
-fn seed() -> u64 {
-    let mut bytes = [0; 8];
-    if getrandom::fill(&mut bytes).is_err() {
-        // Ids need no secret: the time and the process will do.
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let now = now.map_or(0, |now| now.as_nanos() as u64);
-        return now ^ u64::from(std::process::id()).rotate_left(40);
-    }
-    u64::from_ne_bytes(bytes)
-}
-
-/// Puts the address of the embedded server into the group that wants it; returns its listener.
-async fn embed(config: &mut Config) -> Result<Option<TcpListener>, StartError> {
-    let Some(group) = config.upstreams.iter_mut().find(|group| group.embedded) else {
-        return Ok(None);
-    };
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let address = listener.local_addr()?.to_string().parse();
-    let address = address.map_err(|_| io::Error::other("the embedded upstream's own address"))?;
-    group.servers = vec![Server::at(ServerAddr::plain(address))];
-    Ok(Some(listener))
 }
 
 fn embedded_upstream(
@@ -344,63 +304,6 @@ fn embedded_upstream(
         };
         demo::serve_upstream(listener, Arc::new(path_of), stop).await;
     }
-}
-
-/// Threads of each kind: for connections, and for sessions.
-fn workers_of(config: &Config) -> usize {
-    match config.datapath.workers {
-        Setting::Auto => {
-            std::thread::available_parallelism().map_or(1, |n| n.get().min(MOST_WORKERS))
-        }
-        Setting::Fixed(workers) => workers.get() as usize,
-    }
-}
-
-fn datapath_options(config: &Config) -> Options {
-    let max_sessions = match config.limits.max_sessions {
-        Setting::Auto => limits::sessions_for(limits::raise_descriptors(0)),
-        Setting::Fixed(sessions) => {
-            let wanted = limits::descriptors_for(sessions.get());
-            let have = limits::raise_descriptors(wanted);
-            if have < wanted {
-                tracing::warn!(
-                    max_sessions = sessions.get(),
-                    descriptors = have,
-                    wanted,
-                    "limits.max_sessions does not fit under the descriptor limit"
-                );
-            }
-            sessions.get().min(limits::sessions_for(have))
-        }
-    };
-    Options {
-        mode: match config.datapath.mode {
-            DatapathMode::Auto => Mode::Auto,
-            DatapathMode::Sockmap => Mode::Sockmap,
-            DatapathMode::Packet => Mode::Packet,
-            DatapathMode::Relay => Mode::Relay,
-        },
-        max_sessions,
-        workers: workers_of(config) as u32,
-        relay_buffer: config.limits.relay_buffer.as_usize(),
-        idle: config.timeouts.idle.map(|idle| idle.get()),
-        drain: config.timeouts.drain.get(),
-        farewell: supervision::farewell(&config.drain),
-        window: supervision::window(&config.drain),
-        entry: match (config.datapath.mode, config.datapath.settle) {
-            (DatapathMode::Packet, _) | (_, None) => Entry::AtOnce,
-            (_, Some(settle)) => Entry::WhenCheaper(settle.get()),
-        },
-        packets: config.datapath.may_translate(),
-        persist: persist(config),
-    }
-}
-
-/// Where sessions are kept over the end of the process, if they are.
-fn persist(config: &Config) -> Option<Persist> {
-    let config = &config.datapath;
-    let (pins, state) = (&config.persist_path, &config.state_dir);
-    config.persist.then(|| Persist { pins: pins.clone(), state: state.clone() })
 }
 
 /// Says once which way sessions go, and why not through the kernel.
@@ -428,6 +331,11 @@ impl Running {
         let old = gateway.setup.load_full();
         for what in fixed(&old.config, &config) {
             tracing::warn!("a change of {what} takes a restart; the old value stays in force");
+        }
+        if config.upstreams.iter().any(|group| group.transparent)
+            && !gateway.privileges.can_be_transparent()
+        {
+            return Err(GatewayError::Dropped("upstream.transparent", "CAP_NET_RAW"));
         }
         let setup = Setup::new(config, gateway.epoch, gateway.seed, Some(&old));
         let setup = Arc::new(setup.map_err(GatewayError::Setup)?);
@@ -535,6 +443,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
     let changes = [
         ("datapath", old.datapath != new.datapath),
         ("admin", old.admin != new.admin),
+        ("process", old.process != new.process),
         ("access_log", old.access_log != new.access_log),
         ("log", old.log != new.log),
         ("limits.max_sessions", old.limits.max_sessions != new.limits.max_sessions),

@@ -12,13 +12,13 @@ use crate::cli::RunArgs;
 
 use super::model::{
     AccessFormat, AccessLog, Admin, Clients, Config, Datapath, Limits, Listener, Log, Ping,
-    Timeouts, Upstream,
+    Process, Timeouts, Upstream,
 };
 use super::problem::{Diagnostic, Place, Problems};
 use super::reader::{Given, Reader, Section};
 use super::routing::Route;
-use super::value::{auto, choice, count, flag, off, parsed, path, period, size, word};
-use super::{DEFAULT_LISTEN, ListenAddr, Source};
+use super::value::{auto, choice, count, flag, off, parsed, path, period, size, text, word};
+use super::{DEFAULT_LISTEN, ListenAddr, Setting, Source};
 
 /// Most networks in a list of trusted ones.
 const TRUSTED_MAX: usize = 256;
@@ -115,6 +115,7 @@ fn from_file(reader: &Reader<'_, '_>, document: &toml::de::DeTable<'_>, run: &Ru
             address: admin_address.map(|given| given.value),
             socket: admin.get("socket", path).map(|given| given.value),
         },
+        process: process(&top.table("process", "process")),
         log: log(&top.table("log", "log")),
         warnings,
     }
@@ -202,6 +203,11 @@ fn datapath(section: &Section<'_, '_>) -> Datapath {
         persist_path: section.value("persist_path", default.persist_path, path),
         state_dir: section.value("state_dir", default.state_dir, path),
     }
+}
+
+fn process(section: &Section<'_, '_>) -> Process {
+    let group = section.get("group", text).map(|given| given.value);
+    Process { user: section.value("user", Setting::Auto, auto(text)), group }
 }
 
 fn log(section: &Section<'_, '_>) -> Log {

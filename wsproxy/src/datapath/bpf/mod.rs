@@ -30,13 +30,32 @@ use wsproxy_common::{
     layout::{self, maps},
 };
 
-use crate::sys::{self, DirectionTable, SharedDirection};
+use crate::{
+    privileges::{self, CapabilitySet},
+    sys::{self, DirectionTable, SharedDirection},
+};
 
 /// The object that `cargo xtask build-ebpf` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf-object/wsproxy.bpf.o");
 
 /// Where the running kernel describes its types.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// What loading takes; found by trying each subset on 6.18, with `kernel.unprivileged_bpf_disabled`
+/// at 2. Creating a SOCKMAP takes CAP_BPF and CAP_NET_ADMIN, reading a socket's fields in the
+/// program takes CAP_PERFMON. What is loaded is used by its descriptors, which takes none of them
+/// (Linux 5.19); attaching to another device takes CAP_NET_ADMIN.
+pub const NEEDED: CapabilitySet =
+    CapabilitySet::BPF.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::PERFMON);
+
+/// Which of them this thread lacks, as a part of a sentence.
+fn lacking() -> String {
+    match privileges::names(privileges::missing(NEEDED)) {
+        // A container's own user namespace, a security module.
+        none if none.is_empty() => " (all capabilities are here that it needs)".to_owned(),
+        some => format!(" (needs root, or the capabilities that are missing: {})", some.join(", ")),
+    }
+}
 
 /// Why the kernel path can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -50,10 +69,8 @@ pub enum LoadError {
     /// The kernel refused a map or the program.
     #[error("the kernel refused the BPF object: {0}")]
     Refused(String),
-    /// It refused with EPERM: a capability is missing.
-    #[error(
-        "no permission to load BPF programs (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON): {0}"
-    )]
+    /// It refused, and a capability is missing, or it said EPERM.
+    #[error("no permission to load BPF programs{0}")]
     Forbidden(String),
     /// A name in the object is not what the loader expects.
     #[error("the BPF object lacks `{0}`")]
@@ -81,7 +98,8 @@ impl LoadError {
     /// aya's Display shows one level, and a verifier log may follow; the errno is in the sources.
     fn refused(error: &(dyn std::error::Error + 'static)) -> Self {
         let mut text = summary(&error.to_string());
-        let mut forbidden = false;
+        // A program that may not read what it reads is refused with EINVAL, as a bad one is.
+        let mut forbidden = !privileges::missing(NEEDED).is_empty();
         let mut source = error.source();
         while let Some(inner) = source {
             if let Some(io) = inner.downcast_ref::<io::Error>() {
@@ -94,7 +112,11 @@ impl LoadError {
             }
             source = inner.source();
         }
-        if forbidden { Self::Forbidden(text) } else { Self::Refused(text) }
+        if forbidden {
+            Self::Forbidden(format!("{}: {text}", lacking()))
+        } else {
+            Self::Refused(text)
+        }
     }
 }
 
