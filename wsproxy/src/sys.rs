@@ -5,6 +5,7 @@
 
 pub mod flow;
 pub mod repair;
+mod seccomp;
 pub mod signals;
 mod tcp_info;
 
@@ -15,8 +16,11 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-pub use self::tcp_info::{
-    Facts, TcpView, facts, tcp_bytes_acked, tcp_is_established, tcp_segments_in, tcp_view,
+pub use self::{
+    seccomp::{can_filter_system_calls, filter_system_calls},
+    tcp_info::{
+        Facts, TcpView, facts, tcp_bytes_acked, tcp_is_established, tcp_segments_in, tcp_view,
+    },
 };
 use wsproxy_common::{
     Direction,

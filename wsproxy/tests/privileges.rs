@@ -77,6 +77,8 @@ fn assert_reduced(proxy: &Proxy, uid: u32, kept: u64, bounded: bool) {
             assert_eq!(thread.set("CapBnd"), kept, "{thread:?}");
         }
         assert_eq!(thread.field("NoNewPrivs"), "1", "{thread:?}");
+        // SECCOMP_MODE_FILTER
+        assert_eq!(thread.field("Seccomp"), "2", "{thread:?}");
         let ids: Vec<u32> =
             thread.field("Uid").split_whitespace().map(|id| id.parse().unwrap()).collect();
         assert_eq!(ids, [uid; 4], "{thread:?}");
@@ -325,6 +327,100 @@ fn a_user_who_cannot_read_a_certificate_is_refused_before_it_matters() {
     let text = config(&[server.address], "[process]\nuser = \"1\"\n");
     let said = complaint(&refused(unprivileged(&dir), &dir, &text, "relay"));
     assert!(said.contains("CAP_SETUID"), "{said}");
+}
+
+/// Runs with a log in a folder of its own; `process` are keys of `[process]`.
+fn with_log(dir: &TempDir, server: &Server, process: &str) -> Proxy {
+    let logs = dir.join("logs");
+    // It may be there from another run.
+    let _there = fs::create_dir(&logs);
+    let more = format!(
+        "[process]\nuser = \"root\"\n{process}\n[access_log]\nformat = \"json\"\npath = \"{}\"\n",
+        logs.join("access.log").display()
+    );
+    let file = dir.join("w.toml");
+    fs::write(&file, config(&[server.address], &more)).unwrap();
+    let mut command = Command::new(BINARY);
+    command.args(["run", "--datapath", "relay", "--config"]).arg(&file);
+    Proxy::spawn(command).unwrap_or_else(|log| panic!("no start:\n{log}"))
+}
+
+fn signal(proxy: &Proxy, signal: Signal) {
+    kill_process(Pid::from_raw(proxy.pid() as i32).unwrap(), signal).unwrap();
+}
+
+/// The kernel's own refusal: the log is opened through a link that somebody has put there.
+#[test]
+fn a_link_out_of_the_folders_of_the_configuration_leads_nowhere() {
+    if !root() {
+        return;
+    }
+    let (server, dir) = (Server::start(), TempDir::new());
+    let (outside, log) = (dir.join("outside"), dir.join("logs/access.log"));
+    fs::create_dir(&outside).unwrap();
+    const REFUSED: &str = "the access log can't be opened again: the old file stays in use";
+    for landlock in [true, false] {
+        let proxy = with_log(&dir, &server, &format!("landlock = {landlock}"));
+        let told = proxy.logged("privileges given up").unwrap();
+        if landlock && !told["landlock"].as_str().unwrap().starts_with("on") {
+            say("!!! SKIPPED: this kernel has no Landlock");
+            return;
+        }
+        fs::rename(&log, dir.join("logs/old")).unwrap();
+        let target = outside.join("written");
+        std::os::unix::fs::symlink(&target, &log).unwrap();
+        signal(&proxy, Signal::USR1);
+        wait_for("an answer to SIGUSR1", || {
+            (proxy.logged(REFUSED).is_some() || target.exists()).then_some(())
+        });
+        assert_eq!(target.exists(), !landlock);
+        fs::remove_file(&log).unwrap();
+        proxy.stop();
+    }
+}
+
+#[test]
+fn a_reload_that_names_a_new_folder_needs_a_restart() {
+    if !root() {
+        return;
+    }
+    let (server, dir) = (Server::start(), TempDir::new());
+    let proxy = with_log(&dir, &server, "");
+    let file = dir.join("w.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    // Beside the configuration: it may be read as that is.
+    let inside = dir.join("html");
+    fs::create_dir(&inside).unwrap();
+    let reload = |folder: &Path| {
+        let route = format!("[[route]]\npath = \"/f\"\nfiles = \"{}\"\n", folder.display());
+        fs::write(&file, format!("{text}{route}[[route]]\nupstream = \"default\"\n")).unwrap();
+        signal(&proxy, Signal::HUP);
+    };
+    reload(&inside);
+    wait_for("a reload", || proxy.logged("configuration reloaded"));
+    let elsewhere = TempDir::new();
+    reload(&elsewhere.join(""));
+    const KEPT: &str = "the configuration was not reloaded; the old one stays in force";
+    wait_for("a refusal", || proxy.logged(KEPT));
+    let said = proxy.log_text();
+    assert!(said.contains("route.files: outside of what this process may read"), "{said}");
+    assert!(said.contains("needs a restart"), "{said}");
+    proxy.stop();
+}
+
+#[test]
+fn what_is_not_wanted_is_off() {
+    if !root() {
+        return;
+    }
+    let (server, dir) = (Server::start(), TempDir::new());
+    let proxy = with_log(&dir, &server, "seccomp = false\nlandlock = false");
+    let told = proxy.logged("privileges given up").unwrap();
+    assert_eq!((&told["seccomp"], &told["landlock"]), (&"off".into(), &"off".into()));
+    for thread in threads(&proxy) {
+        assert_eq!(thread.field("Seccomp"), "0", "{thread:?}");
+    }
+    proxy.stop();
 }
 
 #[test]

@@ -270,6 +270,8 @@ pub const KEYS: &[Key] = &[
     //
     key("process", "user", Text, "\"auto\"", "a user's name or number, or `\"auto\"`: `wsproxy` where that user exists and can read what the configuration names, else the one it was started as", "started as root, wsproxy becomes this user before it serves anybody, and keeps no capability that it does not need; see Privileges. A named user that cannot read the certificates, keys and directories of the configuration ends the start with an error"),
     key("process", "group", Text, "", "a group's name or number; without it, the user's groups", "the only group then").such_as("\"wsproxy\""),
+    key("process", "seccomp", Bool, "true", "", "whether the kernel refuses every system call that wsproxy has no use for, where the kernel can; see Privileges"),
+    key("process", "landlock", Bool, "true", "", "whether the kernel keeps wsproxy from every file that the configuration does not name and the system's libraries do not read, where the kernel can; a reload that names a new folder needs a restart then; see Privileges"),
     //
     key("log", "format", Choice(&["text", "json"]), "\"text\"", "", "what a line looks like"),
     key("log", "level", Choice(&["error", "warn", "info", "debug", "trace"]), "\"info\"", "", "less important messages are not written"),

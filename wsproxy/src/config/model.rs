@@ -555,11 +555,15 @@ pub struct Process {
     pub user: Setting<String>,
     /// Its group; none: the user's.
     pub group: Option<String>,
+    /// Whether only the system calls may be made that it makes.
+    pub seccomp: bool,
+    /// Whether only the files may be used that the configuration names.
+    pub landlock: bool,
 }
 
 impl Default for Process {
     fn default() -> Self {
-        Self { user: Setting::Auto, group: None }
+        Self { user: Setting::Auto, group: None, seccomp: true, landlock: true }
     }
 }
 

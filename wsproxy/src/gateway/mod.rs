@@ -46,7 +46,7 @@ use tokio::{
 use crate::{
     access_log::AccessLog,
     admin,
-    config::{Config, Problems},
+    config::{Config, ListenOn, Problems},
     datapath::{Datapath, Path, StartError},
     demo,
     forwarding::{Connection, request_id},
@@ -55,7 +55,6 @@ use crate::{
 };
 use accept::{CannotListen, Listeners};
 use observer::Reporter;
-use opened::workers_of;
 use setup::{ListenerSetup, Setup};
 use workers::Workers;
 
@@ -100,6 +99,12 @@ pub enum GatewayError {
     /// It would take what the process gave up at its start, or never had.
     #[error("{0} needs a restart: this process has no {1} any more")]
     Dropped(&'static str, &'static str),
+    /// A socket in a folder that this process can't write to.
+    #[error(
+        "listener.address {0}: its folder is outside of what this process may write to since its \
+         start (Landlock): a new folder needs a restart"
+    )]
+    Confined(String),
     /// The access log can't be written.
     #[error("cannot open the access log {path}: {error}")]
     AccessLog {
@@ -155,6 +160,37 @@ impl Gateway {
         let mut stopped = self.stopped.clone();
         // An error means that the sender is gone, and the gateway with it.
         let _gone = stopped.wait_for(|stopped| *stopped).await;
+    }
+
+    /// Whether a configuration takes no more than this process may do since its start.
+    fn may_become(&self, config: &Config, old: &Config) -> Result<(), GatewayError> {
+        let privileges = &self.privileges;
+        if config.upstreams.iter().any(|group| group.transparent)
+            && !privileges.can_be_transparent()
+        {
+            return Err(GatewayError::Dropped("upstream.transparent", "CAP_NET_RAW"));
+        }
+        let files = config.files().into_iter().filter(|file| !privileges.may_read(&file.value));
+        let unreadable = files.map(|file| {
+            let text = "outside of what this process may read since its start (Landlock): a new folder needs a restart";
+            file.remark(text).with_found(file.value.display().to_string())
+        });
+        match Problems::of(unreadable.collect()) {
+            Some(problems) => return Err(GatewayError::Setup(problems)),
+            None => {}
+        }
+        let known: Vec<_> = old.listeners.iter().map(|listener| &listener.address).collect();
+        let new = config.listeners.iter().filter(|listener| !known.contains(&&listener.address));
+        for listener in new {
+            if let ListenOn::Unix(path) = &listener.address
+                && let Some(folder) = path.parent()
+                && !privileges.may_write(folder)
+            {
+                let address = listener.address.to_string();
+                return Err(GatewayError::Confined(address));
+            }
+        }
+        Ok(())
     }
 
     /// As `until_stopped`, at a glance.
@@ -218,7 +254,7 @@ pub struct Running {
 /// See [`GatewayError`]. Nothing is left running.
 pub async fn start(opened: Opened, privileges: Privileges) -> Result<Running, GatewayError> {
     let Opened { setup, epoch, seed, listeners: doors, admin: admin_listener, socket, .. } = opened;
-    let workers = Workers::start(workers_of(&setup.config)).map_err(StartError::System)?;
+    let workers = Workers::start(opened.workers).map_err(StartError::System)?;
     let mut listeners = Listeners::new(workers);
     let access_log = opened.access_log.map(opened::AccessLogFile::start).transpose()?;
     let metrics = Arc::new(Metrics::new()?);
@@ -332,11 +368,7 @@ impl Running {
         for what in fixed(&old.config, &config) {
             tracing::warn!("a change of {what} takes a restart; the old value stays in force");
         }
-        if config.upstreams.iter().any(|group| group.transparent)
-            && !gateway.privileges.can_be_transparent()
-        {
-            return Err(GatewayError::Dropped("upstream.transparent", "CAP_NET_RAW"));
-        }
+        gateway.may_become(&config, &old.config)?;
         let setup = Setup::new(config, gateway.epoch, gateway.seed, Some(&old));
         let setup = Arc::new(setup.map_err(GatewayError::Setup)?);
         let opened = listeners.prepare(&setup)?;

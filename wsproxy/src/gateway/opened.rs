@@ -41,6 +41,8 @@ pub struct Opened {
     pub(super) access_log: Option<AccessLogFile>,
     pub(super) embedded: Option<StdTcpListener>,
     pub(super) datapath: Prepared,
+    /// Each listener has as many sockets.
+    pub(super) workers: usize,
 }
 
 /// The access log, before there is the thread that writes it.
@@ -79,7 +81,8 @@ pub fn open(mut config: Config) -> Result<Opened, GatewayError> {
     let embedded = embed(&mut config)?;
     let setup = Setup::new(config, epoch, seed, None).map_err(GatewayError::Setup)?;
     let config = &setup.config;
-    let listeners = open_missing(&setup, workers_of(config), |_| false)?;
+    let workers = workers_of(config);
+    let listeners = open_missing(&setup, workers, |_| false)?;
     let admin = match &config.admin.address {
         None => None,
         Some(admin) => {
@@ -103,7 +106,18 @@ pub fn open(mut config: Config) -> Result<Opened, GatewayError> {
     let access_log = config.access_log.as_ref().map(AccessLogFile::open).transpose()?;
     // Loading BPF and its self-test take a while.
     let datapath = Prepared::load(datapath_options(config))?;
-    Ok(Opened { setup, epoch, seed, listeners, admin, socket, access_log, embedded, datapath })
+    Ok(Opened {
+        setup,
+        epoch,
+        seed,
+        listeners,
+        admin,
+        socket,
+        access_log,
+        embedded,
+        datapath,
+        workers,
+    })
 }
 
 impl Opened {
@@ -122,6 +136,8 @@ impl Opened {
             reads: reads(config),
             writes: writes(config),
             owns: owns(config),
+            keeps: keeps(config),
+            bpf: self.datapath.path() != datapath::Path::Relay,
         }
     }
 }
@@ -152,8 +168,12 @@ fn owns(config: &Config) -> Vec<PathBuf> {
         ListenOn::Unix(path) => Some(path.clone()),
         ListenOn::Tcp(_) => None,
     });
-    let kept = persist(config).into_iter().flat_map(|persist| [persist.pins, persist.state]);
-    log.into_iter().chain(unix).chain(config.admin.socket.clone()).chain(kept).collect()
+    log.into_iter().chain(unix).chain(config.admin.socket.clone()).collect()
+}
+
+/// Folders of sessions that outlive the process.
+fn keeps(config: &Config) -> Vec<PathBuf> {
+    persist(config).into_iter().flat_map(|persist| [persist.pins, persist.state]).collect()
 }
 
 /// Something that no other process has.
@@ -182,7 +202,7 @@ fn embed(config: &mut Config) -> Result<Option<StdTcpListener>, StartError> {
 }
 
 /// Threads of each kind: for connections, and for sessions.
-pub(super) fn workers_of(config: &Config) -> usize {
+fn workers_of(config: &Config) -> usize {
     match config.datapath.workers {
         Setting::Auto => {
             std::thread::available_parallelism().map_or(1, |n| n.get().min(MOST_WORKERS))

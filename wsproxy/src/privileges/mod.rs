@@ -3,11 +3,13 @@
 //! are each thread's own in Linux, and threads have what the one had that began them.
 
 mod capabilities;
+mod landlock;
+mod seccomp;
 mod user;
 
 use std::{
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -17,6 +19,8 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, Process, Setting};
 pub use capabilities::{effective, missing, names};
+use landlock::{Allowed, Landlock};
+use seccomp::Seccomp;
 use user::User;
 
 /// Threads of the self-test may still be ending; none takes so long.
@@ -37,8 +41,12 @@ pub struct Needs {
     pub reads: Vec<PathBuf>,
     /// Folders in which files are made later.
     pub writes: Vec<PathBuf>,
-    /// What was made for this process.
+    /// What was made for this process, and is removed by it.
     pub owns: Vec<PathBuf>,
+    /// Folders of sessions that outlive the process: everything in them is its own.
+    pub keeps: Vec<PathBuf>,
+    /// BPF maps and programs are used.
+    pub bpf: bool,
 }
 
 /// Why privileges could not be given up.
@@ -102,9 +110,26 @@ pub struct Privileges {
     stayed: Option<String>,
     kept: CapabilitySet,
     no_new_privileges: bool,
+    landlock: Landlock,
+    seccomp: Seccomp,
+    /// What Landlock lets through.
+    allowed: Allowed,
 }
 
 impl Privileges {
+    /// Whether a path that a new configuration names can be read. What is kept out by Landlock is
+    /// so for good; what is kept out otherwise is found out by reading.
+    #[must_use]
+    pub fn may_read(&self, path: &Path) -> bool {
+        !self.landlock.is_on() || self.allowed.may_read(path)
+    }
+
+    /// Whether files may be made in a folder, as far as Landlock is concerned.
+    #[must_use]
+    pub fn may_write(&self, folder: &Path) -> bool {
+        !self.landlock.is_on() || self.allowed.may_write(folder)
+    }
+
     /// Whether connections from others' addresses can be made (`ip_setsockopt`).
     #[must_use]
     pub const fn can_be_transparent(&self) -> bool {
@@ -124,6 +149,8 @@ impl Privileges {
             "user": self.user,
             "capabilities": self.capabilities(),
             "no_new_privileges": self.no_new_privileges,
+            "landlock": self.landlock.text(),
+            "seccomp": self.seccomp.text(),
         })
     }
 
@@ -137,6 +164,8 @@ impl Privileges {
             user = self.user,
             capabilities,
             no_new_privileges = self.no_new_privileges,
+            landlock = self.landlock.text(),
+            seccomp = self.seccomp.text(),
             "privileges given up"
         );
     }
@@ -154,14 +183,27 @@ pub fn reduce(process: &Process, needs: &Needs) -> Result<Privileges, PrivilegeE
     capabilities::close_the_way_back(kept)?;
     if let Some(user) = &user {
         user.own(&needs.owns);
+        user.own(&needs.keeps);
         user.become_it()?;
     }
     capabilities::keep(kept)?;
     let no_new_privileges = rustix::thread::set_no_new_privs(true).is_ok();
     let user = user.map_or_else(user::current, |user| user.to_string());
-    let privileges = Privileges { user, stayed, kept, no_new_privileges };
+    let allowed = Allowed::of(needs);
+    let landlock = if process.landlock { confine(&allowed) } else { Landlock::Off };
+    let seccomp = if process.seccomp { seccomp::enforce(needs.bpf) } else { Seccomp::Off };
+    let privileges =
+        Privileges { user, stayed, kept, no_new_privileges, landlock, seccomp, allowed };
     privileges.tell();
     Ok(privileges)
+}
+
+/// Takes the files away that are not `allowed`, where the kernel can.
+fn confine(allowed: &Allowed) -> Landlock {
+    allowed.enforce().unwrap_or_else(|error| {
+        tracing::warn!(%error, "Landlock's rules could not be made: all files may be used");
+        Landlock::Missing("refused by the kernel")
+    })
 }
 
 /// What is kept of what is there.
@@ -264,6 +306,8 @@ mod tests {
             reads: Vec::new(),
             writes: Vec::new(),
             owns: Vec::new(),
+            keeps: Vec::new(),
+            bpf: false,
         };
         for (needs, permitted, expected) in [
             (with(PORTS, false), all, PORTS),

@@ -207,7 +207,12 @@ fn datapath(section: &Section<'_, '_>) -> Datapath {
 
 fn process(section: &Section<'_, '_>) -> Process {
     let group = section.get("group", text).map(|given| given.value);
-    Process { user: section.value("user", Setting::Auto, auto(text)), group }
+    Process {
+        user: section.value("user", Setting::Auto, auto(text)),
+        group,
+        seccomp: section.value("seccomp", true, flag),
+        landlock: section.value("landlock", true, flag),
+    }
 }
 
 fn log(section: &Section<'_, '_>) -> Log {
