@@ -17,7 +17,7 @@ use std::{
 };
 
 pub use self::{
-    seccomp::{can_filter_system_calls, filter_system_calls},
+    seccomp::{can_filter_system_calls, filter_system_calls, landlock_version},
     tcp_info::{
         Facts, TcpView, facts, tcp_bytes_acked, tcp_is_established, tcp_segments_in, tcp_view,
     },

@@ -241,7 +241,7 @@ fn status(value: &Value) -> String {
     let sessions = &value["sessions"];
     let mut text = format!(
         "version   {}\nuptime    {} s\ndatapath  {}\nsessions  {} translated, {} in the kernel, {} relayed, {} \
-         since the start\n\n",
+         since the start\n{}\n",
         cell(&value["version"]),
         value["uptime_s"],
         cell(&value["datapath"]),
@@ -249,11 +249,21 @@ fn status(value: &Value) -> String {
         sessions["sockmap"],
         sessions["relay"],
         value["sessions_total"],
+        privileges(&value["privileges"]),
     );
     text += &table(&["name", "address", "tls", "sessions"], rows(&value["listeners"]));
     text.push('\n');
     text += &table(&["name", "sessions"], rows(&value["routes"]));
     text
+}
+
+/// What the process may still do; nothing of one that does not say it.
+fn privileges(value: &Value) -> String {
+    let Some(capabilities) = value["capabilities"].as_array() else { return String::new() };
+    let names: Vec<_> = capabilities.iter().filter_map(Value::as_str).collect();
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(" ") };
+    let [user, seccomp, landlock] = ["user", "seccomp", "landlock"].map(|key| cell(&value[key]));
+    format!("user      {user}, capabilities: {names}; seccomp {seccomp}, Landlock {landlock}\n")
 }
 
 fn upstreams(value: &Value) -> String {

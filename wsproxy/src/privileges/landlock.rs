@@ -163,19 +163,6 @@ fn is_below(path: &Path, folders: &[PathBuf]) -> bool {
     folders.iter().any(below)
 }
 
-/// Whether this kernel has it, for the operator who asks.
-pub(super) fn offered() -> Result<String, &'static str> {
-    // The status is known only by a try: rules that take nothing away are none.
-    let tried = Ruleset::default().handle_access(AccessFs::from_all(VERSION));
-    match tried.and_then(Ruleset::create) {
-        Ok(created) => {
-            let fd: Option<std::os::fd::OwnedFd> = created.into();
-            if fd.is_some() { Ok(String::new()) } else { Err("not in this kernel, or not enabled") }
-        }
-        Err(_) => Err("refused by the kernel"),
-    }
-}
-
 impl Landlock {
     /// One word, and the detail where there is one.
     pub(super) fn text(&self) -> String {

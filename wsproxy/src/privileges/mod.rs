@@ -198,6 +198,38 @@ pub fn reduce(process: &Process, needs: &Needs) -> Result<Privileges, PrivilegeE
     Ok(privileges)
 }
 
+/// What this host offers, and what a process of this user would keep on the best path.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// The user that it would begin as.
+    pub user: String,
+    /// The capabilities that it would begin with, those that matter here.
+    pub capabilities: Vec<&'static str>,
+    /// Those that would be left.
+    pub kept: Vec<&'static str>,
+    /// Filters over system calls.
+    pub seccomp: bool,
+    /// The version of Landlock; why there is none.
+    pub landlock: Result<u32, String>,
+}
+
+impl Offer {
+    /// Looks; `packets`: the packet path would run.
+    #[must_use]
+    pub fn look(packets: bool) -> Self {
+        let mut wanted = CapabilitySet::NET_BIND_SERVICE;
+        wanted.set(CapabilitySet::NET_ADMIN, packets);
+        let effective = effective();
+        Self {
+            user: user::current(),
+            capabilities: names(effective),
+            kept: names(wanted & effective),
+            seccomp: seccomp::is_offered(),
+            landlock: crate::sys::landlock_version().map_err(|error| error.to_string()),
+        }
+    }
+}
+
 /// Takes the files away that are not `allowed`, where the kernel can.
 fn confine(allowed: &Allowed) -> Landlock {
     allowed.enforce().unwrap_or_else(|error| {

@@ -69,6 +69,9 @@ const DEVICES: [u64; 2] = [0x8910, 0x8933];
 /// `TCGETS2`, by which newer C libraries find out whether something is a terminal.
 const TCGETS2: u64 = 0x802c_542a;
 
+/// The answer to what is not allowed.
+const MISSING: SeccompAction = SeccompAction::Errno(libc::ENOSYS as u32);
+
 /// Equal to one of these, in an argument of 32 bits.
 fn one_of(argument: u8, values: &[u64]) -> Result<Vec<SeccompRule>, BackendError> {
     let rule = |value: &u64| {
@@ -87,8 +90,7 @@ fn filter(bpf: bool) -> Result<BpfProgram, BackendError> {
     if bpf {
         rules.insert(libc::SYS_bpf, Vec::new());
     }
-    // Threads, and no processes. The C library falls back to `clone` where there is no `clone3`,
-    // whose flags no filter can see.
+    // Threads, and no processes.
     let thread = libc::CLONE_THREAD as u64;
     let flags =
         SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(thread), thread)?;
@@ -108,8 +110,16 @@ fn filter(bpf: bool) -> Result<BpfProgram, BackendError> {
         index,
     ];
     rules.insert(libc::SYS_ioctl, one_of(1, &questions)?);
-    let missing = SeccompAction::Errno(libc::ENOSYS as u32);
-    SeccompFilter::new(rules, missing, SeccompAction::Allow, arch)?.try_into()
+    // `without_clone3` has its own answer to it.
+    rules.insert(libc::SYS_clone3, Vec::new());
+    SeccompFilter::new(rules, MISSING, SeccompAction::Allow, arch)?.try_into()
+}
+
+/// The C library falls back to `clone` where there is no `clone3`, whose flags no filter can see:
+/// at each thread that begins, and so in a filter of its own, which logs nothing.
+fn without_clone3() -> Result<BpfProgram, BackendError> {
+    let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    SeccompFilter::new(rules, SeccompAction::Allow, MISSING, ARCH.try_into()?)?.try_into()
 }
 
 /// What became of it.
@@ -136,16 +146,18 @@ impl Seccomp {
 
 /// Puts the filter in force in all threads, as far as it is possible here.
 pub(super) fn enforce(bpf: bool) -> Seccomp {
-    let program = match filter(bpf) {
-        Ok(program) => program,
-        // Another architecture than those that the filter knows.
-        Err(error) => return Seccomp::Missing(error.to_string()),
-    };
-    let steps: Vec<_> = program.iter().map(|step| (step.code, step.jt, step.jf, step.k)).collect();
-    match sys::filter_system_calls(&steps) {
-        Ok(()) => Seccomp::On,
-        Err(error) => Seccomp::Missing(error.to_string()),
+    // The quiet one first: the other one has no seccomp(2).
+    for (program, log) in [(without_clone3(), false), (filter(bpf), true)] {
+        let steps: Vec<_> = match program {
+            Ok(program) => program.iter().map(|s| (s.code, s.jt, s.jf, s.k)).collect(),
+            // Another architecture than those that the filter knows.
+            Err(error) => return Seccomp::Missing(error.to_string()),
+        };
+        if let Err(error) = sys::filter_system_calls(&steps, log) {
+            return Seccomp::Missing(error.to_string());
+        }
     }
+    Seccomp::On
 }
 
 /// Whether this kernel takes filters.
