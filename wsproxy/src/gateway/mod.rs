@@ -184,7 +184,7 @@ impl Gateway {
         for listener in new {
             if let ListenOn::Unix(path) = &listener.address
                 && let Some(folder) = path.parent()
-                && !privileges.may_write(folder)
+                && !privileges.may_listen(folder)
             {
                 let address = listener.address.to_string();
                 return Err(GatewayError::Confined(address));

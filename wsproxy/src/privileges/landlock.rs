@@ -50,7 +50,7 @@ pub(super) struct Allowed {
     reads: Vec<PathBuf>,
     /// Folders in which files are made, changed and removed.
     writes: Vec<PathBuf>,
-    /// Folders in which an empty folder or a file is removed, and no more.
+    /// Folders in which an empty folder or a file is removed, or a socket made, and no more.
     removals: Vec<PathBuf>,
 }
 
@@ -104,9 +104,9 @@ impl Allowed {
         is_below(path, &self.reads)
     }
 
-    /// Whether files may be made in a folder.
-    pub(super) fn may_write(&self, folder: &Path) -> bool {
-        is_below(folder, &self.writes)
+    /// Whether sockets may be made in a folder.
+    pub(super) fn may_listen(&self, folder: &Path) -> bool {
+        is_below(folder, &self.writes) || is_below(folder, &self.removals)
     }
 
     /// Takes every other file away from this thread, and those that it begins.
@@ -116,8 +116,8 @@ impl Allowed {
     pub(super) fn enforce(&self) -> Result<Landlock, landlock::RulesetError> {
         let every = AccessFs::from_all(VERSION);
         let read = AccessFs::ReadFile | AccessFs::ReadDir;
-        let remove = AccessFs::RemoveDir | AccessFs::RemoveFile;
-        let make = AccessFs::MakeReg | AccessFs::MakeDir | AccessFs::MakeSock;
+        let remove = AccessFs::RemoveDir | AccessFs::RemoveFile | AccessFs::MakeSock;
+        let make = AccessFs::MakeReg | AccessFs::MakeDir;
         let write = read | remove | make | AccessFs::WriteFile | AccessFs::Truncate;
         let mut rules = Ruleset::default().handle_access(every)?.create()?;
         for (paths, access) in

@@ -124,10 +124,10 @@ impl Privileges {
         !self.landlock.is_on() || self.allowed.may_read(path)
     }
 
-    /// Whether files may be made in a folder, as far as Landlock is concerned.
+    /// Whether sockets may be made in a folder, as far as Landlock is concerned.
     #[must_use]
-    pub fn may_write(&self, folder: &Path) -> bool {
-        !self.landlock.is_on() || self.allowed.may_write(folder)
+    pub fn may_listen(&self, folder: &Path) -> bool {
+        !self.landlock.is_on() || self.allowed.may_listen(folder)
     }
 
     /// Whether connections from others' addresses can be made (`ip_setsockopt`).
