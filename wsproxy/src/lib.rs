@@ -24,6 +24,7 @@ pub mod probe;
 pub mod proxy_protocol;
 pub mod resolve;
 pub mod routes;
+pub mod service;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;

@@ -17,7 +17,7 @@ use wsproxy::{
     logging, nginx,
     privileges::{self, Privileges},
     probe::{self, ProbeArgs},
-    sys, telemetry,
+    service, sys, telemetry,
     top::{self, TopArgs},
 };
 
@@ -248,8 +248,8 @@ async fn serve(
     if let Some(address) = running.address.filter(|_| demo) {
         tracing::info!("nothing is configured: open http://{address}/ for the demo");
     }
-    // Not under systemd: nothing to notify.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    service::ready();
+    let _watched = service::watch(running.heart().await);
     loop {
         tokio::select! {
             _ = term.recv() => { tracing::info!("SIGTERM"); break }
@@ -268,7 +268,7 @@ async fn serve(
             _ = usr1.recv() => running.reopen_logs(),
         }
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    service::stopping(running.longest_stop());
     let cut_off = running.cut_off();
     // Whoever asks twice does not want to wait for the sessions.
     tokio::select! {
@@ -282,7 +282,7 @@ async fn serve(
 
 /// Takes the configuration as it is now, or says why not and leaves everything as it is.
 async fn reload(running: &gateway::Running, args: &RunArgs) -> Result<(), String> {
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
+    service::reloading();
     let taken = match config::load(args, cli::read_file) {
         Ok(config) => {
             for warning in &config.warnings {
@@ -302,6 +302,6 @@ async fn reload(running: &gateway::Running, args: &RunArgs) -> Result<(), String
             tracing::error!("the configuration was not reloaded; the old one stays in force");
         }
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    service::ready();
     taken
 }

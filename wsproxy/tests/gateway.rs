@@ -403,7 +403,7 @@ fn sigterm_ends_sessions_in_order() {
     let socket = UnixDatagram::bind(dir.join("notify")).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let hear = || {
-        let mut text = [0; 64];
+        let mut text = [0; 128];
         let n = socket.recv(&mut text).unwrap();
         String::from_utf8(text[..n].to_vec()).unwrap()
     };
@@ -415,7 +415,8 @@ fn sigterm_ends_sessions_in_order() {
     let (mut client, mut upstream) = proxy.session(&server);
     client.send(&frame(TEXT, FROM_CLIENT, b"last words"));
     proxy.terminate();
-    assert_eq!(hear().trim_end(), "STOPPING=1");
+    // The window, twice `timeouts.drain`, and some seconds for the end.
+    assert_eq!(hear().trim_end(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=35000000");
     // Close frames behind what was sent.
     upstream.expect_frame(TEXT, FROM_CLIENT, b"last words");
     upstream.expect_close(FROM_CLIENT, 1001, "going away");

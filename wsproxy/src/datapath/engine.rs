@@ -22,6 +22,7 @@ use rustix::{
 };
 use wsproxy_common::direction::slot_of;
 
+pub use self::mailbox::Pulse;
 pub(super) use self::mailbox::{CloseOrder, EngineHandle};
 use self::{
     mailbox::{Command, Mailbox},
@@ -256,6 +257,7 @@ impl Engine {
                     self.close_spread(|_| true, &order, window, now);
                     self.draining = Some((order, deadline));
                 }
+                Command::Answer(answer) => answer(),
                 Command::Stop => self.stopping = true,
             }
         }

@@ -31,6 +31,7 @@ use std::{
 
 pub use control_frame::MOST_REASON;
 pub use endpoint::Endpoint;
+pub use engine::Pulse;
 pub use entry::Entry;
 pub use frames::{Farewell, FramePlan, Frames, PingPlan};
 pub use persist::{Persist, Persisted};
@@ -481,6 +482,18 @@ impl Datapath {
     #[must_use]
     pub fn wakeups(&self) -> u64 {
         self.engines.iter().map(EngineHandle::wakeups).sum()
+    }
+
+    /// A way to ask each engine whether it gets to its work.
+    #[must_use]
+    pub fn pulses(&self) -> Vec<Pulse> {
+        self.engines.iter().map(EngineHandle::pulse).collect()
+    }
+
+    /// [`Options::drain`].
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.shared.options.drain
     }
 
     /// As [`Self::drain`], but returns at once; sessions that still come are closed at once. When

@@ -99,6 +99,11 @@ impl Listeners {
         }
     }
 
+    /// The threads.
+    pub(super) const fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
     /// Where a listener listens, for those that chose any free port.
     pub(super) fn address(&self, name: &str) -> Option<SocketAddr> {
         self.open.get(name)?.at

@@ -13,6 +13,7 @@ mod counts;
 mod fixed;
 mod forward;
 mod guard;
+mod heart;
 mod listen;
 mod observer;
 mod opened;
@@ -59,6 +60,7 @@ use setup::{ListenerSetup, Setup};
 use workers::Workers;
 
 pub use control::{Control, NoSuch, OperatorOrder};
+pub use heart::Heart;
 pub use opened::{Opened, open};
 pub use setup::try_files;
 
@@ -419,6 +421,22 @@ impl Running {
         while live() > 0 && Instant::now() < end {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
+    }
+
+    /// Tells whether the threads that serve get to their work.
+    pub async fn heart(&self) -> Heart {
+        let listeners = self.listeners.lock().await;
+        let engines = self.gateway.datapath.pulses();
+        Heart::new(listeners.workers().handles(), engines, self.gateway.stopped.clone())
+    }
+
+    /// The longest that [`Self::stop`] leaves sessions to end by themselves.
+    #[must_use]
+    pub fn longest_stop(&self) -> Duration {
+        let setup = self.gateway.setup.load();
+        let window = supervision::window(&setup.config.drain);
+        // Twice: handshakes under way become sessions, which have their time too.
+        window + 2 * self.gateway.datapath.grace()
     }
 
     /// What ends everything at once, for who can't wait for [`Self::stop`].

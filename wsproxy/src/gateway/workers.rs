@@ -67,6 +67,11 @@ impl Workers {
         self.handles.len()
     }
 
+    /// How work is given to each of them.
+    pub(super) fn handles(&self) -> &[Handle] {
+        &self.handles
+    }
+
     /// Runs `future` on one of them.
     pub(super) fn spawn_on<F>(&self, worker: usize, future: F) -> task::JoinHandle<F::Output>
     where

@@ -1,7 +1,7 @@
 //! How other threads talk to an engine.
 
 use std::{
-    io,
+    fmt, io,
     os::fd::OwnedFd,
     sync::{
         Arc, Mutex, PoisonError,
@@ -44,6 +44,8 @@ pub(super) enum Command {
     Close(Which, Arc<CloseOrder>, Duration),
     /// The same with all, and with those that still come; the rest is reset then.
     Drain(Arc<CloseOrder>, Duration, Instant),
+    /// Calls this: a sign of life.
+    Answer(Box<dyn FnOnce() + Send>),
     Stop,
 }
 
@@ -76,6 +78,22 @@ impl Mailbox {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.bell, &mut count);
         std::mem::take(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Whether an engine gets to its work.
+pub struct Pulse(Arc<Mailbox>);
+
+impl Pulse {
+    /// The engine calls `answer` when it comes to it, and goes on; never, if it has ended.
+    pub fn ask(&self, answer: Box<dyn FnOnce() + Send>) {
+        self.0.put(Command::Answer(answer));
+    }
+}
+
+impl fmt::Debug for Pulse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pulse")
     }
 }
 
@@ -120,6 +138,10 @@ impl EngineHandle {
         let (sender, receiver) = mpsc::sync_channel(1);
         self.mailbox.put(Command::List(tcp, sender));
         receiver.recv_timeout(LIST_PATIENCE).unwrap_or_default()
+    }
+
+    pub(in crate::datapath) fn pulse(&self) -> Pulse {
+        Pulse(Arc::clone(&self.mailbox))
     }
 
     pub(in crate::datapath) fn wakeups(&self) -> u64 {
