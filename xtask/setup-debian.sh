@@ -105,6 +105,11 @@ has pkg-config || need pkg-config
 has llvm-objcopy || need llvm
 has ip || need iproute2
 has valgrind || need valgrind
+# The package, its unit and its man pages are looked at with these; systemd need not run.
+has dpkg-deb || need dpkg
+has systemd-analyze || need systemd
+has groff || need groff-base
+{ has setpriv && has unshare; } || need util-linux
 # The terminal that `wsproxy top` is tested on.
 has tmux || need tmux
 # Guests with other kernels and on arm64 (cargo xtask vm). The cross compiler is of use on a PC only.

@@ -3,10 +3,13 @@
 //! Nothing here is part of the program. `test` runs every check there is, the
 //! other commands are its steps that are worth running alone.
 
+mod arm64;
 mod bench;
 mod digest;
+mod dist;
 mod ebpf;
 mod fuzz;
+mod package_test;
 mod setup;
 mod shell;
 mod steps;
@@ -116,6 +119,30 @@ enum Command {
         #[arg(last = true)]
         filter: Vec<String>,
     },
+    /// Make what users install, into target/dist/out: static programs, packages, archives
+    ///
+    /// With man pages, completions, a bill of materials, licences and checksums. The same commit
+    /// gives the same bytes.
+    Dist {
+        /// Only for this machine; may be given more than once [default: each]
+        #[arg(long, value_enum)]
+        arch: Vec<dist::Arch>,
+        /// Build each program a second time, in another folder, and compare
+        #[arg(long)]
+        check: bool,
+    },
+    /// Install, run, upgrade, remove and purge the package, in a copy of this system; needs root
+    ///
+    /// The copy is an overlay in namespaces, of which nothing is left. Packages the program of
+    /// target/tests if no package is named.
+    PackageTest {
+        /// Test this package instead, of `cargo xtask dist`
+        #[arg(long, value_name = "FILE")]
+        deb: Option<PathBuf>,
+        /// In the namespaces already: where the copy and the packages are
+        #[arg(long, value_name = "DIR", hide = true)]
+        inside: Option<PathBuf>,
+    },
     /// Run every check there is and print a summary
     ///
     /// Goes on after a failure. What this machine cannot run is skipped loudly, and is a
@@ -153,6 +180,11 @@ fn main() -> ExitCode {
         Command::Vm { arch, kernel, publish, filter } => {
             vm::main(&arch.0, &kernel.0, &filter, publish)
         }
+        Command::Dist { arch, check } => {
+            dist::main(if arch.is_empty() { &dist::Arch::ALL } else { &arch }, check)
+        }
+        Command::PackageTest { inside: Some(folder), .. } => package_test::inside(&folder),
+        Command::PackageTest { deb, inside: None } => package_test::main(deb.as_deref()),
         Command::Test { long, torture_seconds } => {
             test::main(torture_seconds.unwrap_or(if long { 600 } else { 20 }))
         }

@@ -8,7 +8,11 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::steps::{Outcome, Steps, command};
+<<<<<<< HEAD
 use crate::{bench, ebpf, fuzz, setup, shell, vm};
+=======
+use crate::{bench, ebpf, fuzz, package_test, setup, shell};
+>>>>>>> 8c594bd (xtask: dist makes static programs, packages and archives; package-test installs them)
 
 /// The crates that are not members of the workspace, each with a lock of its own.
 const SEPARATE_CRATES: [&str; 3] =
@@ -36,6 +40,7 @@ pub fn main(torture_seconds: u32) -> Result<()> {
     steps.run("torture", || torture(torture_seconds, kernel));
     steps.run("other kernels", other_kernels);
     steps.run("third-party peers", || peers(built, kernel));
+    steps.run("package", || package(built));
     steps.run("instruction counts", instructions);
     steps.run("benchmark, quick", || quick_benchmark(kernel));
     steps.run("fuzz", || fuzz::main(None, FUZZ_SECONDS).map(|()| Outcome::Passed));
@@ -168,6 +173,7 @@ fn peers(built: bool, kernel: bool) -> Result<Outcome> {
     command(with_kernel(cargo, kernel))
 }
 
+<<<<<<< HEAD
 /// The oldest kernel with all datapaths, in a guest: what its verifier takes, the self-test, and
 /// what `auto` chooses. `cargo xtask vm --kernel all` runs all suites, which emulation makes long.
 fn other_kernels() -> Result<Outcome> {
@@ -177,6 +183,16 @@ fn other_kernels() -> Result<Outcome> {
     }
     let parts = ["doctor", "auto"].map(str::to_owned);
     vm::main(&[arch], &[kernel], &parts, false).map(|()| Outcome::Passed)
+=======
+/// The package of the program that was tested; the static ones of `cargo xtask dist` take longer to
+/// build than all the rest.
+fn package(built: bool) -> Result<Outcome> {
+    ensure!(built, NOT_BUILT);
+    match package_test::missing() {
+        Some(missing) => Ok(Outcome::Skipped(missing)),
+        None => package_test::main(None).map(|()| Outcome::Passed),
+    }
+>>>>>>> 8c594bd (xtask: dist makes static programs, packages and archives; package-test installs them)
 }
 
 fn instructions() -> Result<Outcome> {
