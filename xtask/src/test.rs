@@ -8,11 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::steps::{Outcome, Steps, command};
-<<<<<<< HEAD
-use crate::{bench, ebpf, fuzz, setup, shell, vm};
-=======
-use crate::{bench, ebpf, fuzz, package_test, setup, shell};
->>>>>>> 8c594bd (xtask: dist makes static programs, packages and archives; package-test installs them)
+use crate::{bench, ebpf, fuzz, package_test, setup, shell, vm};
 
 /// The crates that are not members of the workspace, each with a lock of its own.
 const SEPARATE_CRATES: [&str; 3] =
@@ -173,7 +169,6 @@ fn peers(built: bool, kernel: bool) -> Result<Outcome> {
     command(with_kernel(cargo, kernel))
 }
 
-<<<<<<< HEAD
 /// The oldest kernel with all datapaths, in a guest: what its verifier takes, the self-test, and
 /// what `auto` chooses. `cargo xtask vm --kernel all` runs all suites, which emulation makes long.
 fn other_kernels() -> Result<Outcome> {
@@ -183,7 +178,8 @@ fn other_kernels() -> Result<Outcome> {
     }
     let parts = ["doctor", "auto"].map(str::to_owned);
     vm::main(&[arch], &[kernel], &parts, false).map(|()| Outcome::Passed)
-=======
+}
+
 /// The package of the program that was tested; the static ones of `cargo xtask dist` take longer to
 /// build than all the rest.
 fn package(built: bool) -> Result<Outcome> {
@@ -192,7 +188,6 @@ fn package(built: bool) -> Result<Outcome> {
         Some(missing) => Ok(Outcome::Skipped(missing)),
         None => package_test::main(None).map(|()| Outcome::Passed),
     }
->>>>>>> 8c594bd (xtask: dist makes static programs, packages and archives; package-test installs them)
 }
 
 fn instructions() -> Result<Outcome> {

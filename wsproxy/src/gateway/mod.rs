@@ -177,9 +177,8 @@ impl Gateway {
             let text = "outside of what this process may read since its start (Landlock): a new folder needs a restart";
             file.remark(text).with_found(file.value.display().to_string())
         });
-        match Problems::of(unreadable.collect()) {
-            Some(problems) => return Err(GatewayError::Setup(problems)),
-            None => {}
+        if let Some(problems) = Problems::of(unreadable.collect()) {
+            return Err(GatewayError::Setup(problems));
         }
         let known: Vec<_> = old.listeners.iter().map(|listener| &listener.address).collect();
         let new = config.listeners.iter().filter(|listener| !known.contains(&&listener.address));

@@ -99,12 +99,12 @@ fn filter(bpf: bool) -> Result<BpfProgram, BackendError> {
     rules.insert(libc::SYS_socket, one_of(0, &families.map(|family| family as u64))?);
     let [name, index] = DEVICES;
     let questions = [
-        libc::FIONBIO as u64,
-        libc::FIOCLEX as u64,
-        libc::FIONREAD as u64,
-        libc::TIOCOUTQ as u64,
-        libc::TCGETS as u64,
-        libc::TIOCGWINSZ as u64,
+        libc::FIONBIO,
+        libc::FIOCLEX,
+        libc::FIONREAD,
+        libc::TIOCOUTQ,
+        libc::TCGETS,
+        libc::TIOCGWINSZ,
         TCGETS2,
         name,
         index,
