@@ -140,7 +140,8 @@ fn kernel(built: bool) -> Result<Outcome> {
 
 /// With `--long`, when the torture has minutes, the lossy links have as many.
 fn workspace_tests(torture_seconds: u32, kernel: bool) -> Result<Outcome> {
-    let mut cargo = cargo(&["test", "--workspace"]);
+    // All that fails is to be known at once.
+    let mut cargo = cargo(&["test", "--workspace", "--no-fail-fast"]);
     if torture_seconds >= 60 {
         cargo.env("WSPROXY_LOSSY_SECONDS", torture_seconds.to_string());
     }
