@@ -322,6 +322,7 @@ fn many_sessions_come_and_go(mode: Mode) {
     let Some(bench) = bench(mode) else { return };
     // The first one may leave something for all: a program on a device.
     let (client, server) = bench.session();
+    both_ways(&client, &server, 1, 1, 0);
     close_in_order(&client, &server);
     bench.all_gone();
     let before = descriptors();

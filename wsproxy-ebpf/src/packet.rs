@@ -89,14 +89,18 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
         }
         let known = seen(flow, theirs);
         let ack = segment.ack.wrapping_add((*flow).ack_add);
-        if known.is_fresh(&segment, ack) {
-            if matches!(state, State::Settle) {
+        let settles = matches!(state, State::Settle);
+        let fresh = known.is_fresh(&segment, ack);
+        if fresh && (settles || !followed(skb, work, index, record, &segment)) {
+            // Its bytes come again; what it acknowledges is so all the same. Without that a session
+            // whose side only sends such segments would not get quiet.
+            let moves = observe(&known, &segment.bare(), ack, (*flow).scale);
+            apply(index, flow, record, their_record, &known, &moves);
+            if settles {
                 return Some(drop_for(Reason::Settled));
             }
-            if !followed(skb, work, index, record, &segment) {
-                raise(index, flow, record, FLAG_COME_BACK, Reason::ForUserSpace);
-                return Some(TC_ACT_SHOT);
-            }
+            raise(index, flow, record, FLAG_COME_BACK, Reason::ForUserSpace);
+            return Some(TC_ACT_SHOT);
         }
         let moves = observe(&known, &segment, ack, (*flow).scale);
         apply(index, flow, record, their_record, &known, &moves);

@@ -121,7 +121,9 @@ fn peers_that_are_closing_get_no_second_close(mode: Mode) {
 }
 
 fn a_server_that_leaves_without_a_close(mode: Mode) {
-    for reset in [false, true] {
+    // A reset goes through the packet path as it is: see below.
+    let resets: &[bool] = if mode == Mode::Packet { &[false] } else { &[false, true] };
+    for &reset in resets {
         let Some(bench) = Bench::start(options(mode)) else { return };
         let mut ends = open(&bench, terms(PLAN));
         ends.greet();
@@ -143,6 +145,26 @@ fn a_server_that_leaves_without_a_close(mode: Mode) {
         assert_eq!((end.ending, end.codes.to_client), (expected, 1014), "{end:?}");
         assert_eq!(end.error.is_some(), reset, "{end:?}");
     }
+}
+
+/// What comes out of a packet's translation is a packet: nobody is there to make a Close of it.
+#[test]
+fn a_reset_goes_through_the_packet_path() {
+    let Some(bench) = Bench::start(options(Mode::Packet)) else { return };
+    let mut ends = open(&bench, terms(PLAN));
+    let translated = || bench.datapath.sessions().iter().any(|s| s.path == Path::Packet);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !translated() {
+        assert!(Instant::now() < deadline, "the packets are not translated");
+        ends.greet();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    rustix::net::sockopt::set_socket_linger(&ends.server, Some(Duration::ZERO)).unwrap();
+    drop((ends.server, ends.to_server));
+    let end = std::io::Read::read(&mut ends.client, &mut [0]);
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    let end = end_of(&bench);
+    assert_eq!((end.ending, end.codes.to_client), (Ending::UpstreamBroke, 0), "{end:?}");
 }
 
 fn a_server_that_leaves_inside_a_frame(mode: Mode) {

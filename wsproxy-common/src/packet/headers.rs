@@ -89,6 +89,13 @@ impl Segment {
         self.flags & flag != 0
     }
 
+    /// What it acknowledges, without its bytes and its end.
+    #[must_use]
+    #[inline(always)]
+    pub const fn bare(&self) -> Self {
+        Self { payload: 0, flags: self.flags & ACK, ..*self }
+    }
+
     /// Sequence numbers that it takes.
     #[must_use]
     #[inline(always)]
