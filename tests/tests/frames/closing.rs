@@ -157,7 +157,7 @@ fn a_reset_goes_through_the_packet_path() {
     while !translated() {
         assert!(Instant::now() < deadline, "the packets are not translated");
         ends.greet();
-        std::thread::sleep(Duration::from_millis(2));
+        thread::sleep(Duration::from_millis(2));
     }
     rustix::net::sockopt::set_socket_linger(&ends.server, Some(Duration::ZERO)).unwrap();
     drop((ends.server, ends.to_server));
