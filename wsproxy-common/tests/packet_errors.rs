@@ -297,23 +297,7 @@ fn plain(v6: bool) -> (Spec, [Leg; 2]) {
         scales: (7, 7),
     };
     let legs = [leg(1), leg(3)];
-    let spec = Spec {
-        v6,
-        source: legs[0].peer,
-        destination: legs[0].local,
-        ports: [1000, 80],
-        seq: 5,
-        ack: 7,
-        flags: ACK,
-        window: 100,
-        urgent: 0,
-        options: Vec::new(),
-        payload: vec![7; 30],
-        service: 0,
-        ttl: 3,
-        label: 0,
-        partial: false,
-    };
+    let spec = Spec { source: legs[0].peer, destination: legs[0].local, ..packets::plain(v6, 30) };
     (spec, legs)
 }
 

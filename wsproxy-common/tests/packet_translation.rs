@@ -3,7 +3,7 @@
 mod packets;
 
 use packets::{
-    Leg, Spec, flows, header_is_right, ip_length, pseudo_sum, translated, verified,
+    Leg, Spec, flows, header_is_right, ip_length, plain, pseudo_sum, translated, verified,
     without_checksums,
 };
 use proptest::prelude::*;
@@ -271,27 +271,6 @@ proptest! {
                 prop_assert_eq!(verified(&new) % 0xffff, verified(&bytes) % 0xffff);
             }
         }
-    }
-}
-
-/// A segment with a few bytes, to have something wrong.
-fn plain(v6: bool, payload: usize) -> Spec {
-    Spec {
-        v6,
-        source: [1; 16],
-        destination: [2; 16],
-        ports: [1000, 80],
-        seq: 5,
-        ack: 7,
-        flags: ACK,
-        window: 100,
-        urgent: 0,
-        options: Vec::new(),
-        payload: vec![7; payload],
-        service: 0,
-        ttl: 3,
-        label: 0,
-        partial: false,
     }
 }
 

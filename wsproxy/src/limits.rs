@@ -9,7 +9,7 @@ const PER_SESSION: u64 = 2;
 const RESERVED: u64 = 256;
 /// Sessions without a configured limit, however many descriptors there are:
 /// the table of records takes 256 bytes of memory for each.
-const MOST_BY_DEFAULT: u64 = 100_000;
+pub const MOST_BY_DEFAULT: u64 = 100_000;
 
 /// Raises the soft descriptor limit to the hard one and, where we may, the
 /// hard one to `wanted` descriptors. Returns what is in force.

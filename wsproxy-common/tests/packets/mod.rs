@@ -77,6 +77,27 @@ impl Spec {
     }
 }
 
+/// A bare acknowledgement with some bytes, to have something wrong or to be quoted.
+pub fn plain(v6: bool, payload: usize) -> Spec {
+    Spec {
+        v6,
+        source: [1; 16],
+        destination: [2; 16],
+        ports: [1000, 80],
+        seq: 5,
+        ack: 7,
+        flags: 16,
+        window: 100,
+        urgent: 0,
+        options: Vec::new(),
+        payload: vec![7; payload],
+        service: 0,
+        ttl: 3,
+        label: 0,
+        partial: false,
+    }
+}
+
 /// The sum of 16-bit words in network order (RFC 1071).
 pub fn sum(bytes: &[u8]) -> u64 {
     bytes

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use wsproxy::config::{KEYS, Key, Kind};
+use wsproxy::config::{KEYS, Key, Kind, title};
 
 const HEAD: &str = r#".SH NAME
 wsproxy.toml \- the configuration of wsproxy
@@ -62,14 +62,6 @@ pub fn page() -> String {
     }
     text.push_str(TAIL);
     text
-}
-
-fn title(section: &str) -> String {
-    match section {
-        "listener" | "upstream" | "route" => format!("[[{section}]]"),
-        "upstream.servers" | "listener.tls.certificates" => format!("{section} = [{{ }}]"),
-        _ => format!("[{section}]"),
-    }
 }
 
 fn entry(text: &mut String, key: &Key) {

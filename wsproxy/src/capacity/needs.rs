@@ -1,12 +1,13 @@
 //! What sessions take, one function a thing.
 
 use super::{Host, Need, Plan, Verdict, grouped};
-use crate::limits;
+use crate::{
+    config::MAX_SESSIONS_MAX,
+    limits::{self, MOST_BY_DEFAULT},
+};
 
 /// Most sessions of one process (`limits.max_sessions`).
-const MOST_SESSIONS: u64 = 1_000_000;
-/// Sessions without `limits.max_sessions`, however many descriptors there are.
-const MOST_BY_DEFAULT: u64 = 100_000;
+const MOST_SESSIONS: u64 = MAX_SESSIONS_MAX as u64;
 /// Connections to one server are planned for this share of the ports, in percent: the kernel
 /// looks for a free one the longer the fewer there are, and those of ended connections are in
 /// TIME_WAIT for a minute.

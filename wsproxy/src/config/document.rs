@@ -17,6 +17,16 @@ fn sections() -> Vec<&'static str> {
     sections
 }
 
+/// A section as a file begins it.
+#[must_use]
+pub fn title(section: &str) -> String {
+    match section {
+        "listener" | "upstream" | "route" => format!("[[{section}]]"),
+        "upstream.servers" | "listener.tls.certificates" => format!("{section} = [{{ }}]"),
+        _ => format!("[{section}]"),
+    }
+}
+
 fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(move |key| key.section == section)
 }
@@ -26,11 +36,7 @@ fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
 pub fn reference() -> String {
     let mut text = String::new();
     for section in sections() {
-        let title = match section {
-            "listener" | "upstream" | "route" => format!("[[{section}]]"),
-            "upstream.servers" | "listener.tls.certificates" => format!("{section} = [{{ }}]"),
-            _ => format!("[{section}]"),
-        };
+        let title = title(section);
         let _ = writeln!(text, "### `{title}`\n\n| key | type | default | range | what it does |");
         text.push_str("|---|---|---|---|---|\n");
         for key in keys_of(section) {

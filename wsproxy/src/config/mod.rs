@@ -36,7 +36,7 @@ pub use addr::{
     Host, LABEL_MAX, ListenAddr, ListenOn, NAME_MAX, ServerAddr, ServerPlace, UpstreamAddr,
 };
 pub use count::{Count, Setting};
-pub use document::{example, reference, schema};
+pub use document::{example, reference, schema, title};
 pub use keys::{KEYS, Key, Kind};
 pub use model::{
     AccessFormat, AccessLog, AddressHeader, Admin, Balance, Certificate, Clients, Config, Datapath,

@@ -27,7 +27,7 @@ use crate::{
     config::{Config, DatapathMode, ListenOn, Listener, Server, ServerAddr, Setting, Source},
     datapath::{self, Entry, Mode, Options, Persist, Prepared, StartError},
     limits,
-    privileges::{CapabilitySet, Needs},
+    privileges::{self, Needs},
 };
 
 /// Sockets, files and programs of a gateway that does not run yet.
@@ -126,12 +126,8 @@ impl Opened {
     pub fn needs(&self) -> Needs {
         let config = &self.setup.config;
         let packets = self.datapath.path() == datapath::Path::Packet;
-        // A reload may bring a listener with a low port at any time.
-        let mut capabilities = CapabilitySet::NET_BIND_SERVICE;
-        // `TCP_REPAIR` (`tcp_can_repair_sock`), and attaching to devices that sessions come to use.
-        capabilities.set(CapabilitySet::NET_ADMIN, packets);
         Needs {
-            capabilities,
+            capabilities: privileges::wanted(packets),
             transparent: config.upstreams.iter().any(|group| group.transparent),
             reads: reads(config),
             writes: writes(config),

@@ -217,17 +217,25 @@ impl Offer {
     /// Looks; `packets`: the packet path would run.
     #[must_use]
     pub fn look(packets: bool) -> Self {
-        let mut wanted = CapabilitySet::NET_BIND_SERVICE;
-        wanted.set(CapabilitySet::NET_ADMIN, packets);
         let effective = effective();
         Self {
             user: user::current(),
             capabilities: names(effective),
-            kept: names(wanted & effective),
+            kept: names(wanted(packets) & effective),
             seccomp: seccomp::is_offered(),
             landlock: crate::sys::landlock_version().map_err(|error| error.to_string()),
         }
     }
+}
+
+/// The capabilities that a serving gateway needs; `packets`: with the packet path.
+#[must_use]
+pub fn wanted(packets: bool) -> CapabilitySet {
+    // A reload may bring a listener with a low port at any time.
+    let mut capabilities = CapabilitySet::NET_BIND_SERVICE;
+    // `TCP_REPAIR` (`tcp_can_repair_sock`), and attaching to devices that sessions come to use.
+    capabilities.set(CapabilitySet::NET_ADMIN, packets);
+    capabilities
 }
 
 /// Takes the files away that are not `allowed`, where the kernel can.

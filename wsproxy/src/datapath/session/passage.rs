@@ -417,13 +417,14 @@ impl Session {
     }
 
     /// Segments that the frozen sockets got since this was asked last: they came in where nobody
-    /// translates them. What came before the sockets were frozen is not looked at.
+    /// translates them. Nothing is asked of sessions whose sockets are not frozen.
     pub(in crate::datapath) fn astray(&mut self) -> u64 {
+        if !self.is_translated() {
+            return 0;
+        }
         let got = [CLIENT, UPSTREAM].map(|side| sys::tcp_segments_in(self.socket(side)).ok());
         let Some(passage) = self.passage.as_deref_mut() else { return 0 };
-        let frozen = matches!(passage.stage, Stage::Translated(..));
-        let before = std::mem::replace(&mut passage.got, frozen.then_some(got));
-        let Some(before) = before.filter(|_| frozen) else { return 0 };
+        let Some(before) = passage.got.replace(got) else { return 0 };
         let more = |side: usize| Some(got[side]?.wrapping_sub(before[side]?));
         [CLIENT, UPSTREAM].into_iter().filter_map(more).map(u64::from).sum()
     }
