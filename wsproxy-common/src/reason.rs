@@ -57,11 +57,16 @@ pub enum Reason {
     Over = 23,
     /// Packet path, dropped: a packet that only user space can judge; the session comes back.
     ForUserSpace = 24,
+    /// Packet path, not an exit: a copy was kept of a packet that went on behind a frame header
+    /// that has not come.
+    Kept = 25,
+    /// Packet path, dropped: the same, where no copy could be kept. TCP sends it again.
+    NotKept = 26,
 }
 
 impl Reason {
     /// How many there are; the length of the counter array.
-    pub const COUNT: u32 = 25;
+    pub const COUNT: u32 = 27;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -90,6 +95,8 @@ impl Reason {
         Self::Finished,
         Self::Over,
         Self::ForUserSpace,
+        Self::Kept,
+        Self::NotKept,
     ];
 
     /// The label under which metrics and logs name it.
@@ -121,6 +128,8 @@ impl Reason {
             Self::Finished => "finished",
             Self::Over => "over",
             Self::ForUserSpace => "for_user_space",
+            Self::Kept => "kept",
+            Self::NotKept => "not_kept",
         }
     }
 

@@ -11,6 +11,8 @@ fn main() {}
 #[cfg(target_arch = "bpf")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
+mod behind;
+#[cfg(target_arch = "bpf")]
 mod follow;
 #[cfg(target_arch = "bpf")]
 mod maps;

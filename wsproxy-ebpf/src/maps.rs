@@ -12,6 +12,8 @@ use wsproxy_common::{
     packet::{Flow, FlowKey, Headers, Options},
 };
 
+use crate::behind::{Course, Shelf};
+
 /// Index of a direction to its source socket.
 #[map]
 pub static SOCKETS: SockMap = SockMap::with_max_entries(2, 0);
@@ -40,6 +42,10 @@ pub static FLOWS: Array<Flow> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 /// One counter a [`Reason`].
 #[map]
 pub static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT, 0);
+
+/// What is kept of packets behind a lost frame header.
+#[map]
+pub static SHELVES: Array<Shelf> = Array::with_max_entries(1, 0);
 
 /// Counts one `reason`.
 #[inline(always)]
@@ -71,6 +77,8 @@ pub struct Work {
     pub options: Options,
     /// The frame cursor before the packet.
     pub before: FrameCursor,
+    /// What is done with a shelf.
+    pub course: Course,
 }
 
 /// See [`Work`].

@@ -25,7 +25,7 @@ use wsproxy_common::{
 };
 
 use crate::{
-    atomic,
+    atomic, behind,
     follow::Bytes,
     maps::{DIRECTIONS, FLOWS, KEYS, WORK, Work, count, notify},
 };
@@ -84,13 +84,25 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
         }
         let known = seen(flow, theirs);
         let ack = segment.ack.wrapping_add((*flow).ack_add);
-        if known.is_fresh(&segment, ack) {
-            if matches!(state, State::Settle) {
-                return Some(drop_for(Reason::Settled));
-            }
-            if !followed(skb, work, record, &segment) {
-                raise(index, flow, record, FLAG_COME_BACK, Reason::ForUserSpace);
-                return Some(TC_ACT_SHOT);
+        let fresh = known.is_fresh(&segment, ack);
+        if fresh && matches!(state, State::Settle) {
+            return Some(drop_for(Reason::Settled));
+        }
+        if fresh || behind::fills(flow, record, &known, &segment, ack) {
+            let may_wait = behind::may_be(record);
+            // Of a FIN that answers one, nobody has to be told.
+            let fin = segment.has(FIN) && known.their_fin & KNOWN == 0;
+            match follow(skb, work, record, &segment, fin) {
+                Followed::Yes if behind::catch_up(flow, record, index, work) => {}
+                Followed::Behind if may_wait => {
+                    if !behind::keep(skb, work, flow, record, index, &segment, fin) {
+                        return Some(drop_for(Reason::NotKept));
+                    }
+                }
+                _ => {
+                    raise(index, flow, record, FLAG_COME_BACK, Reason::ForUserSpace);
+                    return Some(TC_ACT_SHOT);
+                }
             }
         }
         let moves = observe(&known, &segment, ack, (*flow).scale);
@@ -269,19 +281,36 @@ unsafe fn raise(index: u32, flow: *mut Flow, record: *mut Direction, set: u32, r
     }
 }
 
-/// Leads the frame cursor over what is new in a segment. False: that is for user space, and the
-/// segment must not go on. A header that has not come yet is: what lies behind it can't be followed.
+/// What came of leading the frame cursor over a segment.
+#[derive(PartialEq, Eq)]
+enum Followed {
+    /// It stands behind the segment, or frames are not followed.
+    Yes,
+    /// A header has not come yet, and what lies behind it can't be followed before it has.
+    Behind,
+    /// The segment is for user space, and must not go on.
+    No,
+}
+
+/// Where the payload of a segment begins in its skb.
 #[inline(always)]
-unsafe fn followed(
+pub unsafe fn payload_at(work: *const Work, segment: &Segment) -> u32 {
+    unsafe { ETHERNET + (*work).headers.ip_length + 20 + u32::from(segment.options) }
+}
+
+/// Leads the frame cursor over what is new in a segment. `fin`: it brings the session's first FIN.
+#[inline(always)]
+unsafe fn follow(
     skb: *mut __sk_buff,
     work: *mut Work,
     record: *mut Direction,
     segment: &Segment,
-) -> bool {
+    fin: bool,
+) -> Followed {
     unsafe {
         let follow = atomic::load(&raw const (*record).follow);
         if follow & FOLLOW_FRAMES == 0 {
-            return true;
+            return Followed::Yes;
         }
         let at = &raw mut (*record).expected_seq;
         let stands = atomic::load(at) as u32;
@@ -292,15 +321,19 @@ unsafe fn followed(
             } else {
                 (0, stands.wrapping_sub(segment.seq))
             };
-            let base = ETHERNET + (*work).headers.ip_length + 20 + u32::from(segment.options);
+            let base = payload_at(work, segment);
             let bytes = Bytes::from(skb.cast(), base.wrapping_add(done), missing);
             let length = u64::from(end.wrapping_sub(stands));
-            if crate::follow::follow(bytes, record, length, &raw mut (*work).before).is_err() {
-                return false;
+            match crate::follow::follow(bytes, record, length, &raw mut (*work).before) {
+                Ok(_) => atomic::store(at, EXPECTED_KNOWN | u64::from(end)),
+                Err(Reason::HeaderUnread) if missing != 0 => return Followed::Behind,
+                Err(_) => return Followed::No,
             }
-            atomic::store(at, EXPECTED_KNOWN | u64::from(end));
         }
-        !(segment.has(FIN) && follow & WATCH_FIN != 0 && (*record).cursor.counts.closes == 0)
+        if fin && follow & WATCH_FIN != 0 && (*record).cursor.counts.closes == 0 {
+            return Followed::No;
+        }
+        Followed::Yes
     }
 }
 

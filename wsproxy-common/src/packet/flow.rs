@@ -115,6 +115,9 @@ pub struct Flow {
     pub fin: u64,
     /// While packets are noted: a [`Pair`] of both directions, in the record of the client's.
     pub pair: u64,
+    /// Behind a frame header that has not come: index of the shelf on which copies of what was sent
+    /// on meanwhile lie (`wsproxy-ebpf/src/behind.rs`); with [`KNOWN`] while there are some.
+    pub behind: u64,
 }
 
 const _: () = assert!(size_of::<Flow>() == 128 && align_of::<Flow>() == 64);
