@@ -8,8 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use wsproxy::datapath::{Ending, FramePlan, Frames, Mode, Path, SessionEnd, Terms};
-use wsproxy_common::Reason;
+use wsproxy::datapath::{
+    Ending, Farewell, FramePlan, Frames, Mode, Path, SessionEnd, Terms, Which,
+};
+use wsproxy_common::{Reason, layout::PIECES};
 use wsproxy_tests::{
     frames::{Reader, Sent, Talk, close, frame},
     link::{Lossy, Plan},
@@ -23,9 +25,15 @@ const MESSAGES: usize = 60;
 /// A header that was lost has to be seen in this time; it takes a second.
 const LATEST: Duration = Duration::from_secs(60);
 
+/// Payload of the last frame of a talk.
+const NO_MORE: &[u8] = b"no more";
+
 fn terms() -> Terms {
-    let plan =
-        FramePlan { ping: None, enforce: false, max_frame: 0, max_message: 0, gone_code: 1014 };
+    terms_of(false)
+}
+
+fn terms_of(enforce: bool) -> Terms {
+    let plan = FramePlan { ping: None, enforce, max_frame: 0, max_message: 0, gone_code: 1014 };
     Terms { frames: Some(Frames { plan: Arc::new(plan), allowed_rsv: 0 }), ..Terms::default() }
 }
 
@@ -57,6 +65,24 @@ impl Party {
         self.talk.sent.frames += 1;
         self.talk.sent.texts += 1;
         self.talk.sent.text_bytes += 5;
+    }
+
+    /// A Pong that says that this was all; no other one has so many bytes.
+    fn say_that_this_was_all(&mut self) {
+        self.say(&frame(0x8A, self.masked, NO_MORE));
+        self.talk.sent.frames += 1;
+        self.talk.sent.pongs += 1;
+        self.talk.sent.control_bytes += NO_MORE.len() as u64;
+    }
+
+    fn say_goodbye(&mut self, code: u16) {
+        self.say(&close(self.masked, code, ""));
+        self.talk.sent.frames += 1;
+        self.talk.sent.control_bytes += 2;
+    }
+
+    fn hear_all(&mut self) {
+        while self.reader.frame().expect("a frame").payload != NO_MORE {}
     }
 
     fn hear(&mut self) -> u8 {
@@ -92,13 +118,12 @@ fn talk(parties: [&mut Party; 2]) {
                 for _ in 0..MESSAGES {
                     socket.send(&talk.message()).unwrap();
                 }
-                // An empty Pong says that this was all; no other one has 7 bytes.
-                socket.send(&frame(0x8A, talk.is_masked(), b"no more")).unwrap();
+                socket.send(&frame(0x8A, talk.is_masked(), NO_MORE)).unwrap();
                 talk.sent.frames += 1;
                 talk.sent.pongs += 1;
-                talk.sent.control_bytes += 7;
+                talk.sent.control_bytes += NO_MORE.len() as u64;
             });
-            scope.spawn(move || while reader.frame().expect("a frame").payload != b"no more" {});
+            scope.spawn(move || while reader.frame().expect("a frame").payload != NO_MORE {});
         }
     });
 }
@@ -143,27 +168,31 @@ fn with_frames_of(most: usize, plan: Plan) {
             };
             set(&mut links, plan);
             let (before, begin) = (reason(gateway, Reason::Kept), Instant::now());
-            while reason(gateway, Reason::Kept) < before + 10 {
+            while reason(gateway, Reason::Kept) < before + 5 {
                 assert!(begin.elapsed() < LATEST, "no header was lost: {links:?}");
                 talk([&mut client, &mut server]);
                 assert_eq!(path(gateway, id), Some(Path::Packet), "it left the packet path");
             }
             set(&mut links, Plan::default());
-            for (party, code) in [(&mut client, 1000), (&mut server, 1001)] {
-                party.say(&close(party.masked, code, ""));
-                party.talk.sent.frames += 1;
-                party.talk.sent.control_bytes += 2;
-            }
-            assert_eq!((client.hear(), server.hear()), (8, 8));
-            client.socket.shutdown(Shutdown::Write).unwrap();
-            server.socket.shutdown(Shutdown::Write).unwrap();
-            let end = gateway.end_of(id);
-            let sent = (client.talk.sent, server.talk.sent);
-            assert_eq!((counted(&end, 0), counted(&end, 1)), sent, "{end:?}");
-            assert_eq!((end.codes.of_client, end.codes.of_upstream), (1000, 1001));
-            assert_eq!((end.violations, end.path), ([0; 2], Path::Packet), "{end:?}");
+            end_in_order(gateway, id, client, server);
         }
     });
+}
+
+/// Close frames to and fro; all that was sent was counted, and nothing else.
+fn end_in_order(gateway: &Gateway<'_>, id: u64, mut client: Party, mut server: Party) {
+    let last = path(gateway, id);
+    for (party, code) in [(&mut client, 1000), (&mut server, 1001)] {
+        party.say_goodbye(code);
+    }
+    assert_eq!((client.hear(), server.hear()), (8, 8));
+    client.socket.shutdown(Shutdown::Write).unwrap();
+    server.socket.shutdown(Shutdown::Write).unwrap();
+    let end = gateway.end_of(id);
+    let sent = (client.talk.sent, server.talk.sent);
+    assert_eq!((counted(&end, 0), counted(&end, 1)), sent, "{end:?}");
+    assert_eq!((end.codes.of_client, end.codes.of_upstream), (1000, 1001));
+    assert_eq!((end.violations, Some(end.path)), ([0; 2], last), "{end:?}");
 }
 
 const LOSS: Plan = Plan {
@@ -190,6 +219,154 @@ fn large_frames_over_a_lossy_link() {
 #[test]
 fn frames_of_every_size_where_packets_come_twice_and_late() {
     with_frames_of(8 << 10, Plan { seed: 9, duplicate: 0.05, reorder: 0.05, ..LOSS });
+}
+
+/// A frame of the client that is lost, and `after` more that are not, at once: each in a packet of
+/// its own, as far as TCP lets so many go. The client hears of the hole so late that it does not
+/// fill it before they have gone.
+fn lose_one(links: &mut [Lossy<'_>; 4], client: &mut Party, after: usize) {
+    const LATE: Duration = Duration::from_millis(100);
+    links[1].set(Plan { delay: Some((LATE, LATE)), ..Plan::default() });
+    links[0].set(Plan { drop: 1.0, only_payload: true, ..Plan::default() });
+    client.greet();
+    links[0].set(Plan::default());
+    for _ in 0..after {
+        client.greet();
+    }
+}
+
+/// What is lost on four links that lose nothing by themselves.
+fn with_holes(terms: Terms, test: impl FnOnce(&Gateway<'_>, &mut [Lossy<'_>; 4], Talkers) + Send) {
+    if !kernel_expected() {
+        return;
+    }
+    let net = Net::one_by_one(1500);
+    Gateway::run(&net, Mode::Packet, |gateway| {
+        let mut links = Lossy::everywhere(&net, Plan::default());
+        let (id, client, server) = gateway.framed_session(Family::V4, terms);
+        let [mut client, mut server] = [(client, true, 1), (server, false, 2)]
+            .map(|(socket, masked, seed)| Party::new(&socket, masked, seed, 64 << 10));
+        warm(gateway, id, [&mut client, &mut server]);
+        test(gateway, &mut links, Talkers { id, client, server });
+    });
+}
+
+/// A session on the packet path.
+struct Talkers {
+    id: u64,
+    client: Party,
+    server: Party,
+}
+
+/// More packets behind a hole than there is room for: those are dropped, and come again.
+#[test]
+fn what_finds_no_room_comes_again() {
+    with_holes(terms(), |gateway, links, Talkers { id, mut client, mut server }| {
+        let begin = Instant::now();
+        while reason(gateway, Reason::NotKept) == 0 {
+            assert!(begin.elapsed() < LATEST, "there was room for all: {links:?}");
+            links[1].set(Plan::default());
+            // So that TCP lets many packets go.
+            talk([&mut client, &mut server]);
+            lose_one(links, &mut client, 3 * PIECES);
+            client.say_that_this_was_all();
+            server.hear_all();
+        }
+        assert!(reason(gateway, Reason::Kept) >= PIECES as u64);
+        assert_eq!(path(gateway, id), Some(Path::Packet), "it left the packet path");
+        links[1].set(Plan::default());
+        end_in_order(gateway, id, client, server);
+    });
+}
+
+/// Nothing goes on behind a hole where a rule is enforced: the session leaves the packet path.
+#[test]
+fn where_rules_are_enforced_the_session_comes_back() {
+    with_holes(terms_of(true), |gateway, links, Talkers { id, mut client, mut server }| {
+        let begin = Instant::now();
+        while path(gateway, id) == Some(Path::Packet) {
+            assert!(begin.elapsed() < LATEST, "no header was lost: {links:?}");
+            lose_one(links, &mut client, 5);
+            client.say_that_this_was_all();
+            server.hear_all();
+        }
+        assert_eq!((reason(gateway, Reason::Kept), reason(gateway, Reason::NotKept)), (0, 0));
+        let fell_back = std::mem::take(&mut *gateway.bench.record.fallbacks.lock().unwrap());
+        assert_eq!(fell_back, ["packet_came_back"]);
+        links[1].set(Plan::default());
+        end_in_order(gateway, id, client, server);
+    });
+}
+
+/// The gateway closes a session of which copies are kept: it comes back to its sockets when the
+/// hole is filled, and its cursor stands where the sockets do.
+#[test]
+fn a_session_with_a_hole_comes_back_when_that_is_filled() {
+    with_holes(terms(), |gateway, links, Talkers { id, mut client, mut server }| {
+        let begin = Instant::now();
+        while reason(gateway, Reason::Kept) == 0 {
+            assert!(begin.elapsed() < LATEST, "no header was lost: {links:?}");
+            lose_one(links, &mut client, 5);
+            client.say_that_this_was_all();
+            if reason(gateway, Reason::Kept) == 0 {
+                server.hear_all();
+            }
+        }
+        let all: Which = Arc::new(|_| true);
+        let now = Some(Duration::ZERO);
+        gateway.bench.datapath.close(&all, Ending::Closed, &Farewell::default(), now);
+        server.hear_all();
+        assert_eq!((client.hear(), server.hear()), (8, 8));
+        for party in [&mut client, &mut server] {
+            party.say_goodbye(1001);
+        }
+        links[1].set(Plan::default());
+        client.socket.shutdown(Shutdown::Write).unwrap();
+        assert_eq!((client.reader.frame(), server.reader.frame()), (None, None));
+        server.socket.shutdown(Shutdown::Write).unwrap();
+        let end = gateway.end_of(id);
+        assert_eq!((end.ending, end.reset), (Ending::Closed, false));
+        assert_ne!(end.path, Path::Packet);
+        // Answers to a Close of ours are in no count.
+        let of = |sent: Sent| (sent.texts, sent.text_bytes, sent.binaries, sent.pongs);
+        assert_eq!(of(counted(&end, 0)), of(client.talk.sent), "{end:?}");
+        assert_eq!(end.violations, [0; 2]);
+    });
+}
+
+/// A session that breaks while copies of it are kept leaves nothing that the next one stumbles
+/// over.
+#[test]
+fn a_session_may_end_with_a_hole() {
+    with_holes(terms(), |gateway, links, Talkers { id, mut client, mut server }| {
+        let begin = Instant::now();
+        while reason(gateway, Reason::Kept) == 0 {
+            assert!(begin.elapsed() < LATEST, "no header was lost: {links:?}");
+            lose_one(links, &mut client, 5);
+            client.say_that_this_was_all();
+            if reason(gateway, Reason::Kept) == 0 {
+                server.hear_all();
+            }
+        }
+        let linger = socket2::SockRef::from(&server.socket).set_linger(Some(Duration::ZERO));
+        linger.unwrap();
+        drop(server);
+        assert_eq!(gateway.end_of(id).ending, Ending::UpstreamBroke);
+        links[1].set(Plan::default());
+        let (id, client, server) = gateway.framed_session(Family::V4, terms());
+        let [mut client, mut server] = [(client, true, 3), (server, false, 4)]
+            .map(|(socket, masked, seed)| Party::new(&socket, masked, seed, 300));
+        warm(gateway, id, [&mut client, &mut server]);
+        let before = reason(gateway, Reason::Kept);
+        while reason(gateway, Reason::Kept) == before {
+            assert!(begin.elapsed() < LATEST, "no header was lost: {links:?}");
+            lose_one(links, &mut client, 5);
+            client.say_that_this_was_all();
+            server.hear_all();
+        }
+        links[1].set(Plan::default());
+        end_in_order(gateway, id, client, server);
+    });
 }
 
 /// A server that ends after its client has, without a Close on either side: nobody has to be told,

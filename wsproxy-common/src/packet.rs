@@ -12,7 +12,9 @@ mod options;
 mod sum;
 pub mod whole;
 
-pub use flow::{FLAG_COME_BACK, FLAG_FIN_ACKED, FLAG_RESET, Flow, FlowKey, KNOWN, Pair, State};
+pub use flow::{
+    BUSY, FLAG_COME_BACK, FLAG_FIN_ACKED, FLAG_RESET, Flow, FlowKey, KNOWN, Pair, State,
+};
 pub use headers::{
     ACK, FIN, HEADERS, Headers, JUMBO, RST, SYN, Segment, TCP_AT, V4_AT, V4_LENGTH, V6_LENGTH,
     mapped,

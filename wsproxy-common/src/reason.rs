@@ -60,7 +60,8 @@ pub enum Reason {
     /// Packet path, not an exit: a copy was kept of a packet that went on behind a frame header
     /// that has not come.
     Kept = 25,
-    /// Packet path, dropped: the same, where no copy could be kept. TCP sends it again.
+    /// Packet path, dropped: the same, where no copy could be kept; or another CPU was too long at a
+    /// packet of the same direction. TCP sends it again.
     NotKept = 26,
 }
 

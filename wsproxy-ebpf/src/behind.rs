@@ -5,6 +5,10 @@
 //! T gets no byte behind the hole before the segment that fills it has come by here, so nothing is
 //! read by T that was not followed. Where there is no room for a copy the packet is dropped, as if
 //! the link had lost it.
+//!
+//! Who calls has the direction ([`wsproxy_common::packet::BUSY`]); a shelf that is worked on has
+//! [`AT_WORK`] in its owner's word, so that nobody takes it meanwhile. Both are for the bytes to be
+//! the right ones: whatever stands in a shelf, no access leaves it.
 
 use core::ffi::c_void;
 
@@ -15,14 +19,15 @@ use aya_ebpf::{
 use wsproxy_common::{
     Direction, Reason,
     cursor::{HeaderSource, Walk},
-    direction::{EXPECTED_KNOWN, FOLLOW_FRAMES, WATCH_FIN},
+    direction::{EXPECTED_KNOWN, WATCH_FIN},
     layout::{PIECE, PIECES, SHELVES as COUNT},
-    packet::{Flow, KNOWN, Seen, Segment, State, after},
+    packet::{BUSY, Flow, KNOWN, Seen, Segment, State, after},
 };
 
 use crate::{
     atomic,
-    maps::{FLOWS, SHELVES, Work, count},
+    frames::{DROP, GO_ON},
+    maps::{DIRECTIONS, FLOWS, SHELVES, WORK, Work, count},
     packet::payload_at,
 };
 
@@ -31,9 +36,13 @@ const BYTES: usize = PIECES * PIECE;
 const _: () = assert!(BYTES.is_power_of_two() && PIECES.is_power_of_two());
 /// Shelves that are tried when one is wanted.
 const TRIES: u32 = 8;
-/// A shelf that nothing was put on for so long is anybody's: its sender has given up. 60 s, in ns; a sender's longest pause between two tries is 120 s (RFC 6298, 2.5),
-/// but with that much backed off a connection is as good as gone.
+/// A shelf that nothing was put on for so long, in ns, is anybody's: its sender is gone, nearly
+/// always. A sender's longest pause between two tries is 120 s (`TCP_RTO_MAX`; RFC 6298, section
+/// 2.5, allows 60 s), but that far backed off a connection has said nothing for minutes. If it does
+/// go on, its frames are followed no more.
 const FORGOTTEN: u64 = 60_000_000_000;
+/// In [`Shelf::owner`]: something is put there or read. Indexes are smaller.
+const AT_WORK: u64 = 1 << 31;
 /// Looks at a piece, at most, in one go: at each one for each one that leads the cursor on, and as
 /// many headers as there is room for, of 2 bytes each.
 const LOOKS: u32 = (PIECES * PIECES + BYTES / 2) as u32;
@@ -51,7 +60,7 @@ struct Piece {
 /// What is kept of one direction.
 #[repr(C)]
 pub struct Shelf {
-    /// Whose it is, as [`mark`] says; 0: nobody's.
+    /// Whose it is, as [`mark`] says; 0: nobody's. With [`AT_WORK`].
     owner: u64,
     /// When something was put here, in ns.
     since: u64,
@@ -88,16 +97,15 @@ unsafe fn mark(index: u32, record: *const Direction) -> u64 {
     unsafe { atomic::load(&raw const (*record).generation) << 32 | (u64::from(index) + 1) }
 }
 
-/// The shelf of a direction, if it has one.
+/// The shelf that a direction has, to work on. `None`: another one has it by now, or it went with
+/// an earlier process.
 #[inline(always)]
 unsafe fn shelf_of(flow: *const Flow, mine: u64) -> Option<*mut Shelf> {
     unsafe {
-        let behind = atomic::load(&raw const (*flow).behind);
-        if behind & KNOWN == 0 {
-            return None;
-        }
-        let shelf = SHELVES.get_ptr_mut(behind as u32)?;
-        if atomic::load(&raw const (*shelf).owner) == mine { Some(shelf) } else { None }
+        let at = atomic::load(&raw const (*flow).behind) as u32;
+        let shelf = SHELVES.get_ptr_mut(at)?;
+        let owner = &raw mut (*shelf).owner;
+        if atomic::swap_if(owner, mine, mine | AT_WORK) { Some(shelf) } else { None }
     }
 }
 
@@ -110,12 +118,12 @@ unsafe fn is_left(owner: u64, at: u32) -> bool {
         }
         let Some(flow) = FLOWS.get_ptr((owner as u32).wrapping_sub(1)) else { return true };
         let state = State::from_word(atomic::load(&raw const (*flow).state));
-        let behind = atomic::load(&raw const (*flow).behind);
+        let behind = atomic::load(&raw const (*flow).behind) & !BUSY;
         !state.is_translated() || behind != KNOWN | u64::from(at)
     }
 }
 
-/// A shelf for a direction that has none.
+/// A shelf to work on, for a direction that has none.
 #[inline(always)]
 unsafe fn take_shelf(flow: *mut Flow, mine: u64, stands: u32) -> Option<*mut Shelf> {
     unsafe {
@@ -123,14 +131,17 @@ unsafe fn take_shelf(flow: *mut Flow, mine: u64, stands: u32) -> Option<*mut She
         for nth in 0..TRIES {
             let at = (mine as u32).wrapping_add(nth) % COUNT;
             let shelf = SHELVES.get_ptr_mut(at)?;
-            let owner = atomic::load(&raw const (*shelf).owner);
+            let word = &raw mut (*shelf).owner;
+            let owner = atomic::load(word);
+            if owner & AT_WORK != 0 {
+                continue;
+            }
             let since = atomic::load(&raw const (*shelf).since);
             let free = owner == mine || is_left(owner, at) || now.wrapping_sub(since) > FORGOTTEN;
-            if free && atomic::swap_if(&raw mut (*shelf).owner, owner, mine) {
-                atomic::store(&raw mut (*shelf).since, now);
+            if free && atomic::swap_if(word, owner, mine | AT_WORK) {
                 (*shelf).count = 0;
                 (*shelf).to = stands;
-                atomic::store(&raw mut (*flow).behind, KNOWN | u64::from(at));
+                atomic::store(&raw mut (*flow).behind, BUSY | KNOWN | u64::from(at));
                 return Some(shelf);
             }
         }
@@ -138,13 +149,12 @@ unsafe fn take_shelf(flow: *mut Flow, mine: u64, stands: u32) -> Option<*mut She
     }
 }
 
-/// Whether something of a direction is kept. Nothing is of one whose frames are followed no more: an
-/// earlier process's shelves are gone with its program.
+/// What was kept of a direction is not there any more: nobody will know where its frames begin.
 #[inline(always)]
-unsafe fn is_kept(flow: *const Flow, record: *const Direction) -> bool {
+unsafe fn lose(flow: *mut Flow, record: *mut Direction) {
     unsafe {
-        atomic::load(&raw const (*flow).behind) & KNOWN != 0
-            && atomic::load(&raw const (*record).follow) & FOLLOW_FRAMES != 0
+        (*record).cursor.lose();
+        atomic::store(&raw mut (*flow).behind, BUSY);
     }
 }
 
@@ -158,53 +168,74 @@ pub unsafe fn fills(
     ack: u32,
 ) -> bool {
     unsafe {
-        is_kept(flow, record)
+        atomic::load(&raw const (*flow).behind) & KNOWN != 0
             && known.is_behind(segment, ack, atomic::load(&raw const (*record).expected_seq) as u32)
     }
 }
 
-/// Whether packets of a direction may go on unjudged: what T gets too late to be kept from it must
-/// not break a rule that is enforced.
-#[inline(always)]
-pub unsafe fn may_be(record: *const Direction) -> bool {
-    unsafe { (*record).rules.enforced == 0 }
+/// Keeps a copy of the segment in [`Work`], which lies behind the hole; [`DROP`]: it must not go
+/// on.
+///
+/// # Safety
+/// The context of the running program; the direction is the caller's.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsproxy_keep(skb: *mut __sk_buff, index: u32) -> u32 {
+    unsafe { keep(skb, index) }.unwrap_or(DROP)
 }
 
-/// Keeps a copy of a packet behind the hole; false: it must not go on. `fin`: it brings the
-/// session's first FIN.
 #[inline(always)]
-pub unsafe fn keep(
-    skb: *mut __sk_buff,
-    work: *mut Work,
-    flow: *mut Flow,
-    record: *const Direction,
-    index: u32,
-    segment: &Segment,
-    fin: bool,
-) -> bool {
+unsafe fn keep(skb: *mut __sk_buff, index: u32) -> Option<u32> {
     unsafe {
+        let work = WORK.get_ptr_mut(0)?;
+        let flow = FLOWS.get_ptr_mut(index)?;
+        let record = DIRECTIONS.get_ptr_mut(index)?;
         let watched = atomic::load(&raw const (*record).follow) & WATCH_FIN != 0;
         // Whether a Close came before it nobody knows.
-        if fin && watched {
-            return false;
+        if (*work).fin != 0 && watched {
+            return None;
         }
         let mine = mark(index, record);
         let has_one = atomic::load(&raw const (*flow).behind) & KNOWN != 0;
-        let stands = atomic::load(&raw const (*record).expected_seq) as u32;
-        let shelf = if has_one { shelf_of(flow, mine) } else { take_shelf(flow, mine, stands) };
-        let Some(shelf) = shelf else { return false };
+        let shelf = if has_one {
+            let Some(shelf) = shelf_of(flow, mine) else {
+                lose(flow, record);
+                return Some(GO_ON);
+            };
+            shelf
+        } else {
+            take_shelf(flow, mine, atomic::load(&raw const (*record).expected_seq) as u32)?
+        };
+        let kept = put_all(skb, work, shelf);
+        atomic::swap_if(&raw mut (*shelf).owner, mine | AT_WORK, mine);
+        if !kept {
+            return None;
+        }
+        count(Reason::Kept);
+        Some(GO_ON)
+    }
+}
+
+/// Puts a copy of the segment there; false: there is no room.
+#[inline(always)]
+unsafe fn put_all(skb: *mut __sk_buff, work: *mut Work, shelf: *mut Shelf) -> bool {
+    unsafe {
+        let segment = (*work).segment;
         let course = &raw mut (*work).course;
-        (*course).base = payload_at(work, segment);
+        (*course).base = payload_at(work, &segment);
         (*course).seq = segment.seq;
         (*course).left = segment.payload;
         (*course).nth = 0;
         (*course).is_there = 0;
+        let before = (*shelf).count;
         let mut copy = Copy { skb: skb.cast(), shelf, course };
         let context = (&raw mut copy).cast();
         bpf_loop(PIECES as u32, compare as *mut c_void, context, 0);
         if (*course).is_there == 0 {
             bpf_loop(PIECES as u32, put as *mut c_void, context, 0);
             if (*course).left != 0 {
+                // Nor are its first bytes kept: the cursor must not stand behind what went on.
+                (*shelf).count = before;
                 return false;
             }
         }
@@ -213,7 +244,6 @@ pub unsafe fn keep(
             (*shelf).to = end;
         }
         atomic::store(&raw mut (*shelf).since, bpf_ktime_get_coarse_ns());
-        count(Reason::Kept);
         true
     }
 }
@@ -319,38 +349,60 @@ struct Lead {
     course: *mut Course,
 }
 
-/// Leads the cursor over what is kept, as far as there is no other hole that it needs the bytes of.
-/// False: what is kept is not there any more.
+/// Leads the cursor of direction `index`, of which something is kept, over that, as far as there is
+/// no other hole that it needs the bytes of. 0.
+///
+/// # Safety
+/// The direction is the caller's.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsproxy_catch_up(index: u32) -> u32 {
+    unsafe { catch_up(index) };
+    0
+}
+
 #[inline(always)]
-pub unsafe fn catch_up(
-    flow: *mut Flow,
-    record: *mut Direction,
-    index: u32,
-    work: *mut Work,
-) -> bool {
+unsafe fn catch_up(index: u32) -> Option<()> {
     unsafe {
-        if !is_kept(flow, record) {
-            return true;
-        }
-        let Some(shelf) = shelf_of(flow, mark(index, record)) else { return false };
+        let work = WORK.get_ptr_mut(0)?;
+        let flow = FLOWS.get_ptr_mut(index)?;
+        let record = DIRECTIONS.get_ptr_mut(index)?;
+        let mine = mark(index, record);
+        let Some(shelf) = shelf_of(flow, mine) else {
+            lose(flow, record);
+            return None;
+        };
         let course = &raw mut (*work).course;
         (*course).nth = 0;
         (*course).idle = 0;
         let mut lead = Lead { shelf, record, course };
         bpf_loop(LOOKS, look as *mut c_void, (&raw mut lead).cast(), 0);
-        let stands = atomic::load(&raw const (*record).expected_seq) as u32;
-        let to = (*shelf).to;
+        let owner = if is_done(record, shelf) {
+            atomic::store(&raw mut (*flow).behind, BUSY);
+            0
+        } else {
+            mine
+        };
+        atomic::swap_if(&raw mut (*shelf).owner, mine | AT_WORK, owner);
+        Some(())
+    }
+}
+
+/// Whether the cursor needs nothing of what is kept any more; it stands behind it then.
+#[inline(always)]
+unsafe fn is_done(record: *mut Direction, shelf: *const Shelf) -> bool {
+    unsafe {
+        let at = &raw mut (*record).expected_seq;
+        let (stands, to) = (atomic::load(at) as u32, (*shelf).to);
         if after(to, stands) {
             let ahead = u64::from(to.wrapping_sub(stands));
             if (*record).cursor.payload_left < ahead && !(*record).cursor.is_lost() {
-                return true;
+                return false;
             }
             // All of it is payload; or what it is nobody will know.
             (*record).cursor.skip_payload(ahead);
-            atomic::store(&raw mut (*record).expected_seq, EXPECTED_KNOWN | u64::from(to));
+            atomic::store(at, EXPECTED_KNOWN | u64::from(to));
         }
-        atomic::store(&raw mut (*flow).behind, 0);
-        atomic::store(&raw mut (*shelf).owner, 0);
         true
     }
 }

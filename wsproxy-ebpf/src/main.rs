@@ -15,6 +15,8 @@ mod behind;
 #[cfg(target_arch = "bpf")]
 mod follow;
 #[cfg(target_arch = "bpf")]
+mod frames;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod packet;

@@ -9,7 +9,7 @@ use aya_ebpf::{
 use wsproxy_common::{
     Direction, Event, Reason,
     cursor::FrameCursor,
-    packet::{Flow, FlowKey, Headers, Options},
+    packet::{Flow, FlowKey, Headers, Options, Segment},
 };
 
 use crate::behind::{Course, Shelf};
@@ -75,6 +75,10 @@ pub struct Work {
     pub headers: Headers,
     /// Its options.
     pub options: Options,
+    /// What its TCP header says.
+    pub segment: Segment,
+    /// 1: it brings the first FIN of the session.
+    pub fin: u32,
     /// The frame cursor before the packet.
     pub before: FrameCursor,
     /// What is done with a shelf.

@@ -16,7 +16,7 @@ use aya_ebpf::{
 };
 use wsproxy_common::{
     Direction, Reason,
-    direction::{EXPECTED_KNOWN, FOLLOW_FRAMES, WATCH_FIN, opposite},
+    direction::{FOLLOW_FRAMES, opposite},
     packet::{
         ACK, Change, FIN, FLAG_COME_BACK, Flow, HEADERS, Headers, JUMBO, KNOWN, Moves, OPTIONS,
         Options, Pair, RST, SYN, Seen, Segment, State, TCP_AT, V4_AT, V4_LENGTH, V6_LENGTH, after,
@@ -25,8 +25,7 @@ use wsproxy_common::{
 };
 
 use crate::{
-    atomic, behind,
-    follow::Bytes,
+    atomic, behind, frames,
     maps::{DIRECTIONS, FLOWS, KEYS, WORK, Work, count, notify},
 };
 
@@ -88,17 +87,14 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
         if fresh && matches!(state, State::Settle) {
             return Some(drop_for(Reason::Settled));
         }
-        if fresh || behind::fills(flow, record, &known, &segment, ack) {
-            let may_wait = behind::may_be(record);
+        let follow = atomic::load(&raw const (*record).follow) & FOLLOW_FRAMES != 0;
+        if follow && (fresh || behind::fills(flow, record, &known, &segment, ack)) {
+            (*work).segment = segment;
             // Of a FIN that answers one, nobody has to be told.
-            let fin = segment.has(FIN) && known.their_fin & KNOWN == 0;
-            match follow(skb, work, record, &segment, fin) {
-                Followed::Yes if behind::catch_up(flow, record, index, work) => {}
-                Followed::Behind if may_wait => {
-                    if !behind::keep(skb, work, flow, record, index, &segment, fin) {
-                        return Some(drop_for(Reason::NotKept));
-                    }
-                }
+            (*work).fin = u32::from(segment.has(FIN) && known.their_fin & KNOWN == 0);
+            match frames::wsproxy_follow(skb, index) {
+                frames::GO_ON => {}
+                frames::DROP => return Some(drop_for(Reason::NotKept)),
                 _ => {
                     raise(index, flow, record, FLAG_COME_BACK, Reason::ForUserSpace);
                     return Some(TC_ACT_SHOT);
@@ -281,60 +277,10 @@ unsafe fn raise(index: u32, flow: *mut Flow, record: *mut Direction, set: u32, r
     }
 }
 
-/// What came of leading the frame cursor over a segment.
-#[derive(PartialEq, Eq)]
-enum Followed {
-    /// It stands behind the segment, or frames are not followed.
-    Yes,
-    /// A header has not come yet, and what lies behind it can't be followed before it has.
-    Behind,
-    /// The segment is for user space, and must not go on.
-    No,
-}
-
 /// Where the payload of a segment begins in its skb.
 #[inline(always)]
 pub unsafe fn payload_at(work: *const Work, segment: &Segment) -> u32 {
-    unsafe { ETHERNET + (*work).headers.ip_length + 20 + u32::from(segment.options) }
-}
-
-/// Leads the frame cursor over what is new in a segment. `fin`: it brings the session's first FIN.
-#[inline(always)]
-unsafe fn follow(
-    skb: *mut __sk_buff,
-    work: *mut Work,
-    record: *mut Direction,
-    segment: &Segment,
-    fin: bool,
-) -> Followed {
-    unsafe {
-        let follow = atomic::load(&raw const (*record).follow);
-        if follow & FOLLOW_FRAMES == 0 {
-            return Followed::Yes;
-        }
-        let at = &raw mut (*record).expected_seq;
-        let stands = atomic::load(at) as u32;
-        let end = segment.seq.wrapping_add(segment.payload);
-        if after(end, stands) {
-            let (missing, done) = if after(segment.seq, stands) {
-                (segment.seq.wrapping_sub(stands), 0)
-            } else {
-                (0, stands.wrapping_sub(segment.seq))
-            };
-            let base = payload_at(work, segment);
-            let bytes = Bytes::from(skb.cast(), base.wrapping_add(done), missing);
-            let length = u64::from(end.wrapping_sub(stands));
-            match crate::follow::follow(bytes, record, length, &raw mut (*work).before) {
-                Ok(_) => atomic::store(at, EXPECTED_KNOWN | u64::from(end)),
-                Err(Reason::HeaderUnread) if missing != 0 => return Followed::Behind,
-                Err(_) => return Followed::No,
-            }
-        }
-        if fin && follow & WATCH_FIN != 0 && (*record).cursor.counts.closes == 0 {
-            return Followed::No;
-        }
-        Followed::Yes
-    }
+    unsafe { ETHERNET + (*work).headers.ip_length + TCP_LENGTH + u32::from(segment.options) }
 }
 
 /// One option; a callback of `bpf_loop`: not 0 ends it.

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, Write as _},
+    mem,
     net::SocketAddr,
     path::Path,
     process::Command,
@@ -14,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use aya::maps::{Array, Map, MapData};
 use serde_json::Value;
 use support::{
     BINARY, Peer, Proxy, Server, complaint, config, opened,
@@ -24,6 +26,7 @@ use support::{
 use wsproxy::datapath::{
     Companion, Datapath, Entry, Farewell, Mode, Observer, Options, Persist, SessionEnd, SessionMeta,
 };
+use wsproxy_common::packet::{Flow, KNOWN, State};
 
 const SESSIONS: usize = 8;
 
@@ -224,6 +227,53 @@ fn what_waits_for_user_space_waits_for_the_next_one() {
     second.wait_metric(ended, |ends| ends == 1);
     home.keeps(SESSIONS - 1);
     drained(&home, second, talks);
+}
+
+/// A hole in the frames of each session is open, as the flows say, but what was kept behind it is
+/// not there (it went with a program, or was forgotten): the sessions go on, and are followed no
+/// more.
+#[test]
+fn what_is_kept_nowhere_stops_nobody() {
+    let Some(home) = home() else { return };
+    let server = Server::start();
+    let first = start(&home, &server, any(), "");
+    let all = talks(&home, &first, &server);
+    let address = first.address;
+    kill(first);
+    let ends: Vec<_> = all.into_iter().map(Talk::stop).collect();
+    open_holes(&home);
+    let all: Vec<_> = (0..).zip(ends).map(|(nth, (c, u))| Talk::start(c, u, nth)).collect();
+    all.iter().for_each(Talk::goes_on);
+
+    let second = start(&home, &server, address, "");
+    assert_eq!(adopted(&second, "adopted"), SESSIONS as u64);
+    all.iter().for_each(Talk::goes_on);
+    drained(&home, second, all);
+}
+
+/// Has the flows of all sessions say that something is kept of them.
+fn open_holes(home: &Home) {
+    const SENT: usize = mem::offset_of!(Flow, sent) / 8;
+    const ACKED: usize = mem::offset_of!(Flow, acked) / 8;
+    const BEHIND: usize = mem::offset_of!(Flow, behind) / 8;
+    type Words = [u64; size_of::<Flow>() / 8];
+    let map = MapData::from_pin(home.pin("FLOWS")).unwrap();
+    let mut flows = Array::<_, Words>::try_from(Map::Array(map)).unwrap();
+    let mut opened = 0;
+    for index in 0..flows.len() {
+        // A whole record is written: nothing must be under way.
+        let words = wait_for("a quiet session", || {
+            let [near, far] = [index, index ^ 1].map(|index| flows.get(&index, 0).unwrap());
+            (near[SENT] == far[ACKED] && near[ACKED] == far[SENT]).then_some(near)
+        });
+        if State::from_word(words[0]).is_translated() {
+            let mut words = words;
+            words[BEHIND] = KNOWN | 7;
+            flows.set(index, words, 0).unwrap();
+            opened += 1;
+        }
+    }
+    assert_eq!(opened, 2 * SESSIONS);
 }
 
 #[test]

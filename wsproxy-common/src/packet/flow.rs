@@ -60,6 +60,10 @@ impl State {
 /// Bit of [`Flow::sent`], [`Flow::acked`], [`Flow::value`] and [`Flow::fin`]: the lower half counts.
 pub const KNOWN: u64 = 1 << 32;
 
+/// Bit of [`Flow::behind`]: a CPU leads the frame cursor over a packet of the direction; no other
+/// one does meanwhile.
+pub const BUSY: u64 = 1 << 33;
+
 /// Bit of [`Flow::flags`]: S has reset the connection.
 pub const FLAG_RESET: u32 = 1;
 /// Bit of [`Flow::flags`]: S has acknowledged the FIN of T.
@@ -116,7 +120,8 @@ pub struct Flow {
     /// While packets are noted: a [`Pair`] of both directions, in the record of the client's.
     pub pair: u64,
     /// Behind a frame header that has not come: index of the shelf on which copies of what was sent
-    /// on meanwhile lie (`wsproxy-ebpf/src/behind.rs`); with [`KNOWN`] while there are some.
+    /// on meanwhile lie (`wsproxy-ebpf/src/behind.rs`); with [`KNOWN`] while there are some. With
+    /// [`BUSY`].
     pub behind: u64,
 }
 

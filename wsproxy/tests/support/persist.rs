@@ -61,6 +61,13 @@ impl Home {
         wait_for("sessions are kept", || (self.files().len() == sessions).then_some(()));
     }
 
+    /// Where a map is pinned.
+    pub fn pin(&self, map: &str) -> PathBuf {
+        let generations = fs::read_dir(self.bpffs.join("wsproxy")).unwrap();
+        let mut pins = generations.map(|folder| folder.unwrap().path().join(map));
+        pins.find(|pin| pin.exists()).unwrap()
+    }
+
     /// Nothing of it is left.
     pub fn is_empty(&self) -> bool {
         !self.bpffs.join("wsproxy").exists() && !self.dir.join("state").exists()
