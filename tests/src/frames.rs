@@ -109,6 +109,12 @@ impl Talk {
         Self { dice: Dice::new(seed), masked, most, sent: Sent::default() }
     }
 
+    /// Whether its frames are masked.
+    #[must_use]
+    pub fn is_masked(&self) -> bool {
+        self.masked
+    }
+
     fn control(&mut self, out: &mut Vec<u8>) {
         let ping = self.dice.below(2) == 0;
         // Never 8 bytes: that is how tests know a Ping of the gateway.

@@ -160,6 +160,27 @@ impl<'a> Gateway<'a> {
         user_timeout: Option<Duration>,
         before: impl FnOnce(),
     ) -> (u64, TcpStream, TcpStream) {
+        let [(client, ours_client), (server, ours_upstream)] = self.connections(family);
+        before();
+        let id = self.hand_over(ours_client, ours_upstream, user_timeout);
+        if self.bench.path == Path::Packet {
+            self.bench.warm(id, &client, &server);
+        }
+        (id, client, server)
+    }
+
+    /// A session whose frames are followed, with nothing said yet.
+    ///
+    /// # Panics
+    /// As [`Self::session_after`].
+    pub fn framed_session(&self, family: Family, terms: Terms) -> (u64, TcpStream, TcpStream) {
+        let [(client, ours_client), (server, ours_upstream)] = self.connections(family);
+        let id = self.hand_over_on(terms, ours_client, ours_upstream, None);
+        (id, client, server)
+    }
+
+    /// Connections to the client and to the server: its end, ours.
+    fn connections(&self, family: Family) -> [(TcpStream, TcpStream); 2] {
         let (entry, entry_addr) = listen(address(Place::Client, Place::Gateway, family));
         let client = self.net.within(Place::Client, || connect(entry_addr));
         let (ours_client, client_addr) = entry.accept().unwrap();
@@ -169,12 +190,7 @@ impl<'a> Gateway<'a> {
         let (server, _) = listener.accept().unwrap();
         patient(&server);
         assert_eq!(client_addr.ip(), address(Place::Client, Place::Client, family));
-        before();
-        let id = self.hand_over(ours_client, ours_upstream, user_timeout);
-        if self.bench.path == Path::Packet {
-            self.bench.warm(id, &client, &server);
-        }
-        (id, client, server)
+        [(client, ours_client), (server, ours_upstream)]
     }
 
     /// Gives two connections to the datapath; the session's number.
@@ -183,6 +199,16 @@ impl<'a> Gateway<'a> {
     /// When there is no place.
     pub fn hand_over(
         &self,
+        client: TcpStream,
+        upstream: TcpStream,
+        user_timeout: Option<Duration>,
+    ) -> u64 {
+        self.hand_over_on(Terms::default(), client, upstream, user_timeout)
+    }
+
+    fn hand_over_on(
+        &self,
+        terms: Terms,
         client: TcpStream,
         upstream: TcpStream,
         user_timeout: Option<Duration>,
@@ -202,7 +228,7 @@ impl<'a> Gateway<'a> {
             early_to_upstream: Vec::new(),
             early_to_client: Vec::new(),
             meta,
-            terms: Terms::default(),
+            terms,
         };
         self.bench.datapath.take_over(place, handover);
         id

@@ -155,10 +155,17 @@ impl FrameCursor {
         self.payload_left == 0 && self.header_have == 0 && !self.is_lost()
     }
 
-    /// A length with the top bit set was seen: no further byte can be placed.
+    /// A length with the top bit set was seen, or bytes were not seen at all: no further byte can
+    /// be placed.
     #[inline(always)]
     pub fn is_lost(&self) -> bool {
-        self.violations & violation::LENGTH_TOP_BIT != 0
+        self.violations & (violation::LENGTH_TOP_BIT | violation::UNSEEN) != 0
+    }
+
+    /// Some bytes were not seen, and never will be.
+    #[inline(always)]
+    pub fn lose(&mut self) {
+        self.violations |= violation::UNSEEN;
     }
 
     /// What is needed next, given what is known.

@@ -68,7 +68,18 @@ pub struct Direction {
     /// that come from S. Written by the owner: by BPF after it has announced a packet in `handed`
     /// and before that can be in T's TCP.
     pub cursor: FrameCursor,
+    /// On the packet path, behind a frame header that has not come: index of the shelf on which
+    /// copies of what was sent on meanwhile lie (`wsproxy-ebpf/src/behind.rs`), with
+    /// [`KEEPS`] while there are some; with [`BUSY`]. Written by BPF, and by user space before
+    /// packets are translated.
+    pub behind: u64,
 }
+
+/// Bit of [`Direction::behind`]: its lower half is the index of a shelf.
+pub const KEEPS: u64 = 1 << 32;
+/// Bit of [`Direction::behind`]: a CPU leads the frame cursor over a packet of the direction; no
+/// other one does meanwhile.
+pub const BUSY: u64 = 1 << 33;
 
 /// Bit of [`Direction::follow`]: the frames of this direction are followed.
 pub const FOLLOW_FRAMES: u64 = 1;

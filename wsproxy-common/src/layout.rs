@@ -34,6 +34,16 @@ pub const LINEARISE_MIN: u32 = 4 * 1024;
 /// 100 us. A packet with more goes to user space.
 pub const FRAMES_MAX: u32 = 1024;
 
+/// Packets, or pieces of one, that are kept of a direction whose next frame header was lost.
+pub const PIECES: usize = 64;
+
+/// Most bytes of such a piece. A power of two that a full segment of Ethernet fits in.
+pub const PIECE: usize = 2048;
+
+/// Directions of which packets can be kept at a time, of all sessions: some 130 KB of the
+/// kernel's memory each. A hole is mended within a round trip, nearly always.
+pub const SHELVES: u32 = 64;
+
 /// Name of the [`SocketOffsets`] global in the object's `.rodata`.
 pub const SOCKET_OFFSETS: &str = "SOCKET_OFFSETS";
 
@@ -57,6 +67,8 @@ pub mod maps {
     pub const KEYS: &str = "KEYS";
     /// Mmapable ARRAY of [`crate::packet::Flow`].
     pub const FLOWS: &str = "FLOWS";
+    /// ARRAY of what is kept of packets behind a lost frame header.
+    pub const SHELVES: &str = "SHELVES";
     /// Per-CPU ARRAY of counters, one a [`crate::Reason`].
     pub const REASONS: &str = "REASONS";
 }

@@ -61,11 +61,17 @@ pub enum Reason {
     ErrorTranslated = 25,
     /// Packet path, dropped: an ICMP error about a packet of a session that is not under way.
     ErrorAstray = 26,
+    /// Packet path, not an exit: a copy was kept of a packet that went on behind a frame header
+    /// that has not come.
+    Kept = 27,
+    /// Packet path, dropped: the same, where no copy could be kept; or another CPU was too long at a
+    /// packet of the same direction. TCP sends it again.
+    NotKept = 28,
 }
 
 impl Reason {
     /// How many there are; the length of the counter array.
-    pub const COUNT: u32 = 27;
+    pub const COUNT: u32 = 29;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -96,6 +102,8 @@ impl Reason {
         Self::ForUserSpace,
         Self::ErrorTranslated,
         Self::ErrorAstray,
+        Self::Kept,
+        Self::NotKept,
     ];
 
     /// The label under which metrics and logs name it.
@@ -129,6 +137,8 @@ impl Reason {
             Self::ForUserSpace => "for_user_space",
             Self::ErrorTranslated => "icmp_translated",
             Self::ErrorAstray => "icmp_astray",
+            Self::Kept => "kept",
+            Self::NotKept => "not_kept",
         }
     }
 

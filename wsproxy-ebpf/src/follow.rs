@@ -114,14 +114,13 @@ pub unsafe fn follow(
     }
 }
 
-/// Answers of [`wsproxy_walk`]: a function that is checked by itself gives a number.
-const MANY_FRAMES: u32 = 1;
-const HEADER_UNREAD: u32 = 2;
-const FORBIDDEN: u32 = 3;
-const PONG: u32 = 4;
+/// Answers of [`wsproxy_walk`]: a function that is checked by itself gives a number. None is 0.
+const MANY_FRAMES: u32 = Reason::ManyFrames as u32;
+const HEADER_UNREAD: u32 = Reason::HeaderUnread as u32;
+const FORBIDDEN: u32 = Reason::Forbidden as u32;
 
 /// Leads a direction's cursor over `len` bytes, as [`Bytes`] has them; why user space must look at
-/// them, or 0. A global function, which the verifier checks by itself, once, instead of along every
+/// them (a [`Reason`]), or 0. A global function, which the verifier checks by itself, once, instead of along every
 /// way there is to it: a program loads in a sixth of the time. It may take numbers only, and the
 /// context.
 ///
@@ -147,10 +146,7 @@ pub unsafe extern "C" fn wsproxy_walk(
         bpf_loop(FRAMES_MAX, step as *mut c_void, (&raw mut context).cast(), 0);
         match judge(record, &context.walk, pongs) {
             None => 0,
-            Some(Reason::ManyFrames) => MANY_FRAMES,
-            Some(Reason::HeaderUnread) => HEADER_UNREAD,
-            Some(Reason::Forbidden) => FORBIDDEN,
-            Some(_) => PONG,
+            Some(why) => why as u32,
         }
     }
 }

@@ -11,7 +11,11 @@ fn main() {}
 #[cfg(target_arch = "bpf")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
+mod behind;
+#[cfg(target_arch = "bpf")]
 mod follow;
+#[cfg(target_arch = "bpf")]
+mod frames;
 #[cfg(target_arch = "bpf")]
 mod lengths;
 #[cfg(target_arch = "bpf")]

@@ -9,8 +9,10 @@ use aya_ebpf::{
 use wsproxy_common::{
     Direction, Event, Reason,
     cursor::FrameCursor,
-    packet::{Flow, FlowKey, Headers, Options},
+    packet::{Flow, FlowKey, Headers, Options, Segment},
 };
+
+use crate::behind::{Course, Shelf};
 
 /// Index of a direction to its source socket.
 #[map]
@@ -40,6 +42,10 @@ pub static FLOWS: Array<Flow> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 /// One counter a [`Reason`].
 #[map]
 pub static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT, 0);
+
+/// What is kept of packets behind a lost frame header.
+#[map]
+pub static SHELVES: Array<Shelf> = Array::with_max_entries(1, 0);
 
 /// Counts one `reason`.
 #[inline(always)]
@@ -71,8 +77,14 @@ pub struct Work {
     pub quoted: Headers,
     /// Its options.
     pub options: Options,
+    /// What its TCP header says.
+    pub segment: Segment,
+    /// 1: it brings the first FIN of the session.
+    pub fin: u32,
     /// The frame cursor before the packet.
     pub before: FrameCursor,
+    /// What is done with a shelf.
+    pub course: Course,
 }
 
 /// See [`Work`].

@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 use wsproxy_common::{
     Direction, Reason,
-    direction::{EXPECTED_KNOWN, FOLLOW_FRAMES, WATCH_FIN, opposite},
+    direction::{FOLLOW_FRAMES, opposite},
     packet::{
         ACK, Change, FIN, FLAG_COME_BACK, Flow, HEADERS, Headers, JUMBO, KNOWN, Moves, OPTIONS,
         Options, Pair, RST, SYN, Seen, Segment, State, Sum, TCP_AT, V4_AT, V4_LENGTH, V6_LENGTH,
@@ -27,9 +27,7 @@ use wsproxy_common::{
 };
 
 use crate::{
-    atomic,
-    follow::Bytes,
-    lengths,
+    atomic, behind, frames, lengths,
     maps::{DIRECTIONS, FLOWS, KEYS, WORK, Work, count, notify},
 };
 
@@ -91,12 +89,24 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
         let ack = segment.ack.wrapping_add((*flow).ack_add);
         let settles = matches!(state, State::Settle);
         let fresh = known.is_fresh(&segment, ack);
-        if fresh && (settles || !followed(skb, work, index, record, &segment)) {
+        let is_new = fresh && settles;
+        let follow = atomic::load(&raw const (*record).follow) & FOLLOW_FRAMES != 0;
+        let mut led = frames::GO_ON;
+        if !is_new && follow && (fresh || behind::fills(record, &known, &segment, ack)) {
+            (*work).segment = segment;
+            // Of a FIN that answers one, nobody has to be told.
+            (*work).fin = u32::from(segment.has(FIN) && known.their_fin & KNOWN == 0);
+            led = frames::wsproxy_follow(skb, index);
+            if led == frames::DROP {
+                return Some(drop_for(Reason::NotKept));
+            }
+        }
+        if is_new || led != frames::GO_ON {
             // Its bytes come again; what it acknowledges is so all the same. Without that a session
             // whose side only sends such segments would not get quiet.
             let moves = observe(&known, &segment.bare(), ack, (*flow).scale);
             apply(index, flow, record, their_record, &known, &moves);
-            if settles {
+            if is_new {
                 return Some(drop_for(Reason::Settled));
             }
             raise(index, flow, record, FLAG_COME_BACK, Reason::ForUserSpace);
@@ -278,41 +288,10 @@ unsafe fn raise(index: u32, flow: *mut Flow, record: *mut Direction, set: u32, r
     }
 }
 
-/// Leads the frame cursor over what is new in a segment. False: that is for user space, and the
-/// segment must not go on. A header that has not come yet is: what lies behind it can't be followed.
+/// Where the payload of a segment begins in its skb.
 #[inline(always)]
-unsafe fn followed(
-    skb: *mut __sk_buff,
-    work: *mut Work,
-    index: u32,
-    record: *mut Direction,
-    segment: &Segment,
-) -> bool {
-    unsafe {
-        let follow = atomic::load(&raw const (*record).follow);
-        if follow & FOLLOW_FRAMES == 0 {
-            return true;
-        }
-        let at = &raw mut (*record).expected_seq;
-        let stands = atomic::load(at) as u32;
-        let end = segment.seq.wrapping_add(segment.payload);
-        if after(end, stands) {
-            let (missing, done) = if after(segment.seq, stands) {
-                (segment.seq.wrapping_sub(stands), 0)
-            } else {
-                (0, stands.wrapping_sub(segment.seq))
-            };
-            let base = ETHERNET + (*work).headers.ip_length + 20 + u32::from(segment.options);
-            let bytes = Bytes::from(skb.cast(), base.wrapping_add(done), missing);
-            let length = u64::from(end.wrapping_sub(stands));
-            if crate::follow::follow(bytes, index, record, length, &raw mut (*work).before).is_err()
-            {
-                return false;
-            }
-            atomic::store(at, EXPECTED_KNOWN | u64::from(end));
-        }
-        !(segment.has(FIN) && follow & WATCH_FIN != 0 && (*record).cursor.counts.closes == 0)
-    }
+pub unsafe fn payload_at(work: *const Work, segment: &Segment) -> u32 {
+    unsafe { ETHERNET + (*work).headers.ip_length + TCP_LENGTH + u32::from(segment.options) }
 }
 
 /// One option; a callback of `bpf_loop`: not 0 ends it.

@@ -48,6 +48,7 @@ pub struct SharedDirection {
     rules: [AtomicU64; RULES_WORDS],
     pub packet_bytes: AtomicU64,
     cursor: [AtomicU64; CURSOR_WORDS],
+    pub behind: AtomicU64,
 }
 
 const RULES_WORDS: usize = size_of::<Rules>() / 8;
@@ -111,6 +112,7 @@ const _: () = {
     assert!(offset_of!(SharedDirection, rules) == offset_of!(Direction, rules));
     assert!(offset_of!(SharedDirection, packet_bytes) == offset_of!(Direction, packet_bytes));
     assert!(offset_of!(SharedDirection, cursor) == offset_of!(Direction, cursor));
+    assert!(offset_of!(SharedDirection, behind) == offset_of!(Direction, behind));
 };
 
 /// A type whose values may lie in memory that is shared with BPF programs: atomics only, all-zero

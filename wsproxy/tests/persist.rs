@@ -9,6 +9,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, Write as _},
+    mem,
     net::SocketAddr,
     os::fd::AsFd as _,
     path::Path,
@@ -17,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use aya::maps::{Array, Map, MapData};
 use serde_json::Value;
 use support::{
     BINARY, Peer, Proxy, Server, complaint, config, opened,
@@ -30,6 +32,12 @@ use wsproxy::{
         SessionMeta,
     },
     sys::unacknowledged,
+};
+use wsproxy_common::{
+    Direction,
+    direction::KEEPS,
+    layout,
+    packet::{Flow, State},
 };
 
 const SESSIONS: usize = 8;
@@ -288,6 +296,58 @@ fn what_waits_for_user_space_waits_for_the_next_one() {
     second.wait_metric(ended, |ends| ends == 1);
     home.keeps(SESSIONS - 1);
     drained(&home, second, talks, Told::Close);
+}
+
+/// A hole in the frames of each session is open, as the records say, but what was kept behind it is
+/// not there (it went with a program, or was forgotten): the sessions go on, and are followed no
+/// more.
+#[test]
+fn what_is_kept_nowhere_stops_nobody() {
+    let Some(home) = home() else { return };
+    let server = Server::start();
+    let first = start(&home, &server, any(), "");
+    let all = talks(&home, &first, &server);
+    let address = first.address;
+    kill(first);
+    let ends: Vec<_> = all.into_iter().map(Talk::stop_and_count).collect();
+    open_holes(&home);
+    let all: Vec<_> = (0..).zip(ends).map(|(nth, ends)| Talk::start_again(ends, nth)).collect();
+    all.iter().for_each(Talk::goes_on);
+
+    let second = start(&home, &server, address, "");
+    assert_eq!(adopted(&second, "adopted"), SESSIONS as u64);
+    all.iter().for_each(Talk::goes_on);
+    drained(&home, second, all, Told::Fin);
+}
+
+/// Has the records of all sessions say that something is kept of them.
+fn open_holes(home: &Home) {
+    const SENT: usize = mem::offset_of!(Flow, sent) / 8;
+    const ACKED: usize = mem::offset_of!(Flow, acked) / 8;
+    const BEHIND: usize = mem::offset_of!(Direction, behind) / 8;
+    let flows = records::<{ size_of::<Flow>() / 8 }>(home, layout::maps::FLOWS);
+    let mut directions = records::<{ size_of::<Direction>() / 8 }>(home, layout::maps::DIRECTIONS);
+    let mut opened = 0;
+    for index in 0..flows.len() {
+        // A whole record is written: nothing must be under way.
+        let state = wait_for("a quiet session", || {
+            let [near, far] = [index, index ^ 1].map(|index| flows.get(&index, 0).unwrap());
+            (near[SENT] == far[ACKED] && near[ACKED] == far[SENT]).then_some(near[0])
+        });
+        if State::from_word(state).is_translated() {
+            let mut words = directions.get(&index, 0).unwrap();
+            words[BEHIND] = KEEPS | 7;
+            directions.set(index, words, 0).unwrap();
+            opened += 1;
+        }
+    }
+    assert_eq!(opened, 2 * SESSIONS);
+}
+
+/// A pinned map of records of so many words.
+fn records<const WORDS: usize>(home: &Home, name: &str) -> Array<MapData, [u64; WORDS]> {
+    let map = MapData::from_pin(home.pin(name)).unwrap();
+    Array::try_from(Map::Array(map)).unwrap()
 }
 
 #[test]

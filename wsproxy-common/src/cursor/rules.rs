@@ -82,6 +82,9 @@ pub mod violation {
     pub const FRAME_TOO_LONG: u16 = 1 << 11;
     /// A message longer than `Rules::max_message`.
     pub const MESSAGE_TOO_LONG: u16 = 1 << 12;
+    /// No violation, and in no label: bytes went by unseen, and the cursor is lost from here on
+    /// (`wsproxy-ebpf/src/behind.rs`).
+    pub const UNSEEN: u16 = 1 << 15;
 
     /// The bits that break RFC 6455, whatever our limits are.
     pub const OF_FRAMING: u16 = FRAME_TOO_LONG - 1;

@@ -77,6 +77,14 @@ impl Seen {
             && !after(end, self.upper())
             && self.is_near(segment, ack)
     }
+
+    /// Whether it brings bytes behind `stands`, whatever was sent already: those that the frame
+    /// cursor has not been led over.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_behind(&self, segment: &Segment, ack: u32, stands: u32) -> bool {
+        Self { sent: stands as u64, ..*self }.is_fresh(segment, ack)
+    }
 }
 
 /// What a segment from S changes. `ack` is its acknowledgement number in T's numbers, `scale` the

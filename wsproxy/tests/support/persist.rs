@@ -61,6 +61,13 @@ impl Home {
         wait_for("sessions are kept", || (self.files().len() == sessions).then_some(()));
     }
 
+    /// Where a map is pinned.
+    pub fn pin(&self, map: &str) -> PathBuf {
+        let generations = fs::read_dir(self.bpffs.join("wsproxy")).unwrap();
+        let mut pins = generations.map(|folder| folder.unwrap().path().join(map));
+        pins.find(|pin| pin.exists()).unwrap()
+    }
+
     /// Nothing of it is left.
     pub fn is_empty(&self) -> bool {
         !self.bpffs.join("wsproxy").exists() && !self.dir.join("state").exists()
@@ -82,18 +89,23 @@ pub struct Talk {
 }
 
 /// What was said of both ends, the client's first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Said {
     pub messages: u64,
     pub bytes: [u64; 2],
 }
 
 impl Talk {
-    pub fn start(mut client: Peer, mut upstream: Peer, number: usize) -> Self {
+    pub fn start(client: Peer, upstream: Peer, number: usize) -> Self {
+        Self::start_again(((client, upstream), Said::default()), number)
+    }
+
+    /// Goes on with what was stopped.
+    pub fn start_again(ends: ((Peer, Peer), Said), number: usize) -> Self {
+        let ((mut client, mut upstream), mut said) = ends;
         let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (told, counted) = (Arc::clone(&stop), Arc::clone(&rounds));
         let ends = thread::spawn(move || {
-            let mut said = Said { messages: 0, bytes: [0; 2] };
             while !told.load(Ordering::Relaxed) {
                 let round = counted.load(Ordering::Relaxed);
                 let length = 16 + round * 997 % 5_000;

@@ -227,6 +227,7 @@ impl Kernel {
             .map_max_entries(maps::BY_COOKIE, directions)
             .map_max_entries(maps::KEYS, if packets { directions } else { 1 })
             .map_max_entries(maps::FLOWS, if packets { directions } else { 1 })
+            .map_max_entries(maps::SHELVES, if packets { layout::SHELVES } else { 1 })
             .map_max_entries(maps::EVENTS, ring_bytes(directions))
             .load(&object_bytes())
             .map_err(|e| LoadError::refused(&e))?;

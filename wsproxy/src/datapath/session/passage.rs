@@ -298,6 +298,7 @@ impl Session {
         for side in [CLIENT, UPSTREAM] {
             let stands = EXPECTED_KNOWN | u64::from(received[side]);
             records[side].expected_seq.store(stands, Ordering::SeqCst);
+            records[side].behind.store(0, Ordering::SeqCst);
             if self.lanes[side].has_gone_code() {
                 records[side].follow.fetch_or(WATCH_FIN, Ordering::SeqCst);
             }
