@@ -14,23 +14,19 @@ use std::{
     os::fd::AsFd as _,
     path::Path,
     process::Command,
-    sync::Arc,
     time::Duration,
 };
 
 use aya::maps::{Array, Map, MapData};
 use serde_json::Value;
 use support::{
-    BINARY, Peer, Proxy, Server, complaint, config, opened,
+    BINARY, Peer, Proxy, Server, complaint, config, datapath, opened,
     persist::{Home, Talk, kill},
     run, say, wait_for,
     ws::{FROM_CLIENT, FROM_SERVER, Frames as _, TEXT, close, frame, parted},
 };
 use wsproxy::{
-    datapath::{
-        Companion, Datapath, Entry, Farewell, Mode, Observer, Options, Persist, SessionEnd,
-        SessionMeta,
-    },
+    datapath::{Mode, Options, Persist},
     sys::unacknowledged,
 };
 use wsproxy_common::{
@@ -445,19 +441,6 @@ fn what_is_not_whole_is_let_go() {
     drained(&home, second, talks, Told::Close);
 }
 
-/// Hears nothing of sessions that go on.
-struct Deaf;
-
-impl Observer for Deaf {
-    fn ended(&self, end: &SessionEnd, _: Option<Companion>) {
-        panic!("{end:?}");
-    }
-
-    fn fell_back(&self, _: &SessionMeta, reason: &'static str, error: &io::Error) {
-        panic!("{reason}: {error}");
-    }
-}
-
 /// A start that fails after it has taken sessions over, or is broken off.
 #[test]
 fn without_a_drain_sessions_are_left_as_they_were_found() {
@@ -470,22 +453,15 @@ fn without_a_drain_sessions_are_left_as_they_were_found() {
     let address = first.address;
     kill(first);
     let options = Options {
-        mode: Mode::Packet,
         max_sessions: PLACES,
         workers: 3,
-        relay_buffer: 64 << 10,
-        idle: None,
-        drain: Duration::from_secs(5),
-        farewell: Farewell::default(),
-        window: Duration::ZERO,
-        entry: Entry::AtOnce,
-        packets: true,
         persist: Some(Persist {
             pins: home.dir.join("bpf/wsproxy"),
             state: home.dir.join("state"),
         }),
+        ..datapath::options(Mode::Packet)
     };
-    let datapath = Datapath::start(options, Arc::new(Deaf)).unwrap();
+    let datapath = datapath::start(options);
     assert_eq!(datapath.sessions().len(), SESSIONS);
     assert_eq!((datapath.taken(), datapath.map_entries()), (SESSIONS as u32, 2 * SESSIONS));
     talks.iter().for_each(Talk::goes_on);

@@ -3,19 +3,11 @@
 
 mod support;
 
-use std::{
-    fs, io,
-    os::unix::net::UnixDatagram,
-    process::Command,
-    sync::{Arc, mpsc},
-    time::Duration,
-};
+use std::{fs, os::unix::net::UnixDatagram, process::Command, sync::mpsc, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::{BINARY, PATIENCE, Proxy, Server, TempDir, config};
-use wsproxy::datapath::{
-    Companion, Datapath, Entry, Farewell, Mode, Observer, Options, SessionEnd, SessionMeta,
-};
+use support::{BINARY, PATIENCE, Proxy, Server, TempDir, config, datapath};
+use wsproxy::datapath::Mode;
 
 /// A service manager that only listens.
 struct Manager {
@@ -104,34 +96,9 @@ fn nobody_hears_a_watchdog_that_was_not_asked_for() {
     assert!(told.starts_with("STOPPING=1"), "{told}");
 }
 
-struct Deaf;
-
-impl Observer for Deaf {
-    fn ended(&self, end: &SessionEnd, _: Option<Companion>) {
-        panic!("{end:?}");
-    }
-
-    fn fell_back(&self, _: &SessionMeta, reason: &'static str, error: &io::Error) {
-        panic!("{reason}: {error}");
-    }
-}
-
 #[test]
 fn an_engine_that_hangs_gives_no_sign_of_life() {
-    let options = Options {
-        mode: Mode::Relay,
-        max_sessions: 8,
-        workers: 2,
-        relay_buffer: 64 << 10,
-        idle: None,
-        drain: Duration::from_secs(5),
-        farewell: Farewell::default(),
-        window: Duration::ZERO,
-        entry: Entry::AtOnce,
-        packets: false,
-        persist: None,
-    };
-    let datapath = Datapath::start(options, Arc::new(Deaf)).unwrap();
+    let datapath = datapath::start(datapath::options(Mode::Relay));
     let pulses = datapath.pulses();
     let ask = |engine: usize| {
         let (sender, answer) = mpsc::channel();

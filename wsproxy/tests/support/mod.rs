@@ -486,6 +486,7 @@ pub fn bpf_ids(process: &Path) -> io::Result<Vec<String>> {
     Ok(ids)
 }
 
+pub mod datapath;
 pub mod http;
 pub mod persist;
 pub mod ws;
