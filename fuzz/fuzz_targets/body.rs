@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wsproxy::handshake::{BodyFraming, BodyTracker};
+use wsproxy_fuzz::handshake::{BodyFraming, BodyTracker};
 
 fn follow(framing: BodyFraming, pieces: [&[u8]; 2]) -> Option<(usize, bool)> {
     let mut tracker = BodyTracker::new(framing);

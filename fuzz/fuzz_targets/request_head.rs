@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wsproxy::{
+use wsproxy_fuzz::{
     config::{Clients, HostHeader, Route},
     forwarding::{Connection, Facts, Rendered, prepare_request},
     handshake::{HeadLimits, Incoming, Progress, build_request, parse_incoming, parse_request},

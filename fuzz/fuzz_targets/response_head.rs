@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use wsproxy::handshake::{
+use wsproxy_fuzz::handshake::{
     Answer, HeadLimits, Progress, UpgradeRequest, parse_request, parse_response,
 };
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 use crate::admin::client::Ask;
-use crate::config::{DatapathMode, ListenAddr, LogFormat, LogLevel, ServerAddr};
+use crate::config::RunArgs;
 use crate::nginx::Included;
 use crate::probe::ProbeArgs;
 use crate::top::TopArgs;
@@ -93,32 +93,6 @@ pub enum ConfigCommand {
     Example,
     /// A JSON schema, for editors
     Schema,
-}
-
-/// The flags of `wsproxy run`. Each wins over its key in the file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct RunArgs {
-    /// Listen on ip:port, or on :port of every address
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<ListenAddr>,
-    /// Forward to host:port; given more than once, to each in turn
-    #[arg(long, value_name = "ADDR")]
-    pub upstream: Vec<ServerAddr>,
-    /// How to move bytes
-    #[arg(long, value_enum, value_name = "MODE")]
-    pub datapath: Option<DatapathMode>,
-    /// Open the admin port on ip:port
-    #[arg(long, value_name = "ADDR")]
-    pub admin: Option<ListenAddr>,
-    /// Read this file [default: /etc/wsproxy/wsproxy.toml if it exists]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// What a line of the log looks like
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    pub log_format: Option<LogFormat>,
-    /// The least important messages that are logged
-    #[arg(long, value_enum, value_name = "LEVEL")]
-    pub log_level: Option<LogLevel>,
 }
 
 /// The command line of this process. Help and version print and exit 0; bad

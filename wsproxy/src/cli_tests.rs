@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::{DatapathMode, LogFormat, LogLevel};
 
 fn parse(line: &str) -> clap::error::Result<Cli> {
     parse_from(line.split_whitespace())

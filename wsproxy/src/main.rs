@@ -10,8 +10,8 @@ use std::{
 use wsproxy::{
     admin::client,
     capacity::{self, Host, Plan},
-    cli::{self, Command, ConfigCommand, DoctorArgs, RunArgs},
-    config::{self, Config, Source},
+    cli::{self, Command, ConfigCommand, DoctorArgs},
+    config::{self, Config, RunArgs, Source},
     doctor,
     gateway::{self, Opened},
     logging, nginx,

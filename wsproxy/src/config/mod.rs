@@ -8,6 +8,7 @@ mod addr;
 mod build;
 mod count;
 mod document;
+mod flags;
 mod keys;
 mod model;
 mod network;
@@ -30,13 +31,12 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use crate::cli::RunArgs;
-
 pub use addr::{
     Host, LABEL_MAX, ListenAddr, ListenOn, NAME_MAX, ServerAddr, ServerPlace, UpstreamAddr,
 };
 pub use count::{Count, Setting};
 pub use document::{example, reference, schema, title};
+pub use flags::RunArgs;
 pub use keys::{KEYS, Key, Kind};
 pub use model::{
     AccessFormat, AccessLog, AddressHeader, Admin, Balance, Certificate, Clients, Config, Datapath,
@@ -228,7 +228,7 @@ impl Config {
 /// The configuration of `wsproxy run`: the file that `--config` names, or
 /// [`DEFAULT_FILE`] if it exists, or none; and the flags over it.
 ///
-/// `read_file` returns a file's text: [`cli::read_file`](crate::cli::read_file).
+/// `read_file` returns a file's text: `cli::read_file`.
 pub fn load(
     run: &RunArgs,
     read_file: impl Fn(&Path) -> io::Result<String>,

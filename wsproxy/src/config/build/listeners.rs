@@ -1,6 +1,6 @@
 //! `[[listener]]`
 
-use crate::cli::RunArgs;
+use crate::config::RunArgs;
 
 use super::super::model::{Certificate, Listener, ListenerTls};
 use super::super::problem::Diagnostic;

@@ -8,7 +8,7 @@ mod upstreams;
 
 use std::cell::RefCell;
 
-use crate::cli::RunArgs;
+use crate::config::RunArgs;
 
 use super::model::{
     AccessFormat, AccessLog, Admin, Clients, Config, Datapath, Limits, Listener, Log, Ping,

@@ -1,6 +1,6 @@
 //! `[[upstream]]`
 
-use crate::cli::RunArgs;
+use crate::config::RunArgs;
 
 use super::super::model::{
     Balance, Certificate, HashKey, Health, HealthKind, Listener, ProxyVersion, Server, Upstream,
