@@ -16,7 +16,8 @@
 //! T, and the session back to its sockets.
 //!
 //! # What is not modelled
-//! Reordered loads; an acknowledgement that is lost behind us; a program that is held up until the
+//! Reordered loads, but for one mutant (what orders them is in `ARCHITECTURE.md`, "Memory
+//! ordering"); an acknowledgement that is lost behind us; a program that is held up until the
 //! session goes there a second time; a slot that serves another session (the model of the splice
 //! protocol has that).
 
@@ -123,6 +124,9 @@ pub enum Mutant {
     FrozenIsDeaf,
     /// The program, translating, does not look again.
     NoSecondLook,
+    /// A copy of a packet that another CPU has noted needs no swap, and without a barrier the second
+    /// look may come before the note was seen (arm64): as it was first written.
+    CopiesLookEarly,
     /// Coming back, user space does not hold packets.
     BackWithoutHold,
     /// Coming back, user space does not look again whether all is quiet.
@@ -289,6 +293,9 @@ impl Switch {
                 out.push(("passed to the stack", s));
             }
             Hook::Note(d, packet) => {
+                if s.sides[d].noted >= packet && self.is(Mutant::CopiesLookEarly) {
+                    Self::translate(s, d, packet, out);
+                }
                 s.sides[d].noted = s.sides[d].noted.max(packet);
                 s.hooks[cpu] = Hook::Look(d, packet);
                 out.push(("noted", s));

@@ -64,6 +64,13 @@ fn what_the_frozen_socket_was_told_counts() {
     caught(LOSSY, Mutant::FrozenIsDeaf, "stuck");
 }
 
+/// As it was first written, on a machine whose loads overtake each other: the copy of a packet goes
+/// on although the session is held, and the packet itself was dropped.
+#[test]
+fn a_copy_looks_after_its_note() {
+    caught(SHORT, Mutant::CopiesLookEarly, "bypassed");
+}
+
 /// What passed before anything was noted is known to have arrived only because the packets of a
 /// connection come one after the other: a repeated packet's note may equal what the socket has.
 #[test]

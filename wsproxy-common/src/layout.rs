@@ -47,6 +47,9 @@ pub const SHELVES: u32 = 64;
 /// Name of the [`SocketOffsets`] global in the object's `.rodata`.
 pub const SOCKET_OFFSETS: &str = "SOCKET_OFFSETS";
 
+/// Name of the u32 in the object's `.rodata` that says whether loads may overtake each other here.
+pub const WEAK_MEMORY: &str = "WEAK_MEMORY";
+
 /// Name of the verdict program in the object.
 pub const SPLICE_PROGRAM: &str = "wsproxy_splice";
 

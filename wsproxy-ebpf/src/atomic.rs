@@ -9,6 +9,11 @@ use core::{
     intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd},
 };
 
+/// Not 0: loads may overtake each other on this machine. Written by the loader; where it is 0 the
+/// verifier takes out what depends on it.
+#[unsafe(no_mangle)]
+static WEAK_MEMORY: u32 = 0;
+
 /// Adds and returns the NEW value.
 #[inline(always)]
 pub unsafe fn add(word: *mut u64, n: u64) -> u64 {
@@ -28,7 +33,18 @@ pub unsafe fn swap_if(word: *mut u64, old: u64, new: u64) -> bool {
     }
 }
 
-/// A load that happens exactly once, where it stands.
+/// What is loaded before it is loaded before what stands behind it. `word` is any word of a map,
+/// and keeps its value: BPF has no barrier by itself (`BPF_LOAD_ACQ` is of Linux 6.15).
+#[inline(always)]
+pub unsafe fn order_loads(word: *mut u64) {
+    unsafe {
+        if (&raw const WEAK_MEMORY).read_volatile() != 0 {
+            add(word, 0);
+        }
+    }
+}
+
+/// A load that happens exactly once, where it stands: among other loads, anywhere on arm64.
 #[inline(always)]
 pub unsafe fn load(word: *const u64) -> u64 {
     unsafe { word.read_volatile() }

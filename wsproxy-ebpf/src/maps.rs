@@ -83,6 +83,8 @@ pub struct Work {
     pub fin: u32,
     /// The frame cursor before the packet.
     pub before: FrameCursor,
+    /// Of no meaning: for [`crate::atomic::order_loads`].
+    pub order: u64,
     /// What is done with a shelf.
     pub course: Course,
 }

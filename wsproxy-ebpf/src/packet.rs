@@ -64,7 +64,7 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
         let index = *KEYS.get(&key)?;
         let flow = FLOWS.get_ptr_mut(index)?;
         let record = DIRECTIONS.get_ptr_mut(index)?;
-        let state = State::from_word(atomic::load(&raw const (*flow).state));
+        let state = state_of(work, flow);
         match state {
             State::Off => return None,
             State::Hold => return Some(drop_for(Reason::Held)),
@@ -105,7 +105,8 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
             // Its bytes come again; what it acknowledges is so all the same. Without that a session
             // whose side only sends such segments would not get quiet.
             let moves = observe(&known, &segment.bare(), ack, (*flow).scale);
-            apply(index, flow, record, their_record, &known, &moves);
+            // Where others were faster, it acknowledges that once more when it comes again.
+            let _busy = apply(index, flow, record, their_record, &known, &moves);
             if is_new {
                 return Some(drop_for(Reason::Settled));
             }
@@ -113,12 +114,25 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
             return Some(TC_ACT_SHOT);
         }
         let moves = observe(&known, &segment, ack, (*flow).scale);
-        apply(index, flow, record, their_record, &known, &moves);
+        if apply(index, flow, record, their_record, &known, &moves).is_err() {
+            return Some(drop_for(Reason::NotKept));
+        }
         // Since we looked, the session may have gone as far as back to its sockets.
         if !State::from_word(atomic::load(&raw const (*flow).state)).is_translated() {
             return Some(drop_for(Reason::Held));
         }
         Some(forward(skb, work, flow, &segment))
+    }
+}
+
+/// What is done with the packets of a flow. All else that the flow says is read later, so that it
+/// is not what an earlier session left there.
+#[inline(always)]
+unsafe fn state_of(work: *mut Work, flow: *const Flow) -> State {
+    unsafe {
+        let state = State::from_word(atomic::load(&raw const (*flow).state));
+        atomic::order_loads(&raw mut (*work).order);
+        state
     }
 }
 
@@ -219,24 +233,30 @@ unsafe fn seen(flow: *const Flow, theirs: *const Flow) -> Seen {
     }
 }
 
-/// Moves a number forward; what it was. `None`: it stood there already, or further.
+/// Other CPUs moved the same number again and again.
+struct Busy;
+
+/// Moves a number forward; what it was. `None`: it stood there already, or further. Whether it was
+/// moved here or elsewhere, what is looked at next is looked at later: a swap that changes nothing
+/// is a barrier too. A copy of a packet that another CPU has noted must not go on where that
+/// one sees, looking again, that the session is held.
 #[inline(always)]
-unsafe fn advance(word: *mut u64, to: u32) -> Option<u32> {
+unsafe fn advance(word: *mut u64, to: u32) -> Result<Option<u32>, Busy> {
     unsafe {
         for _ in 0..TRIES {
             let old = atomic::load(word);
-            if old & KNOWN != 0 && !after(to, old as u32) {
-                return None;
-            }
-            if atomic::swap_if(word, old, KNOWN | u64::from(to)) {
-                return Some(old as u32);
+            let stands = old & KNOWN != 0 && !after(to, old as u32);
+            let new = if stands { old } else { KNOWN | u64::from(to) };
+            if atomic::swap_if(word, old, new) {
+                return Ok(if stands { None } else { Some(old as u32) });
             }
         }
-        None
+        Err(Busy)
     }
 }
 
-/// Writes down what a segment of direction `index` has changed, and tells of an end.
+/// Writes down what a segment of direction `index` has changed, and tells of an end. An error: not
+/// all of it is written, and the segment must not go on.
 #[inline(always)]
 unsafe fn apply(
     index: u32,
@@ -245,17 +265,17 @@ unsafe fn apply(
     their_record: *mut Direction,
     known: &Seen,
     moves: &Moves,
-) {
+) -> Result<(), Busy> {
     unsafe {
         if let Some(sent) = moves.sent {
-            advance(&raw mut (*flow).sent, sent);
+            advance(&raw mut (*flow).sent, sent)?;
             atomic::store(&raw mut (*record).last_activity_ns, bpf_ktime_get_coarse_ns());
         }
         if let Some(edge) = moves.edge {
-            advance(&raw mut (*flow).edge, edge);
+            advance(&raw mut (*flow).edge, edge)?;
         }
         if let Some(acked) = moves.acked
-            && let Some(before) = advance(&raw mut (*flow).acked, acked)
+            && let Some(before) = advance(&raw mut (*flow).acked, acked)?
         {
             // The FIN has a number, but is no byte.
             let fin = u32::from(known.their_fin == KNOWN | u64::from(acked));
@@ -271,6 +291,7 @@ unsafe fn apply(
             raise(index, flow, record, moves.flags, Reason::Over);
         }
         atomic::add(&raw mut (*record).kernel_skbs, 1);
+        Ok(())
     }
 }
 

@@ -123,7 +123,7 @@ unsafe fn splice(ctx: &SkBuffContext, index: u32, record: *mut Direction, len: u
             }
         }
 
-        let Some(target) = target::look(opposite(index)) else {
+        let Some(target) = target::look(opposite(index), &raw mut (*record).handed) else {
             return take_away(index, record, len, len, Reason::TargetGone);
         };
         // In flight: handed (this skb included), but not yet in the target's TCP. All of it

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_sk_release, bpf_skc_to_tcp_sock};
 use wsproxy_common::layout::SocketOffsets;
 
-use crate::maps::SOCKETS;
+use crate::{atomic, maps::SOCKETS};
 
 /// Written by the loader from the kernel's BTF before the object is loaded.
 #[unsafe(no_mangle)]
@@ -52,8 +52,11 @@ unsafe fn with_tcp<T>(index: u32, read: impl FnOnce(*const u8) -> T) -> Option<T
 }
 
 /// Looks the target up; `None` when it is not in the map.
+///
+/// # Safety
+/// `word` is one of a map's; see [`atomic::order_loads`].
 #[inline(always)]
-pub fn look(index: u32) -> Option<Target> {
+pub unsafe fn look(index: u32, word: *mut u64) -> Option<Target> {
     // SAFETY: the offsets are those of the fields' types.
     unsafe {
         with_tcp(index, |tcp| {
@@ -61,8 +64,10 @@ pub fn look(index: u32) -> Option<Target> {
             // small (the packet waits for the next look), not too large. The count before the
             // room: what the worker moves in between is then in both, not in neither.
             let acked: u64 = field(tcp, &raw const SOCKET_OFFSETS.bytes_acked);
+            atomic::order_loads(word);
             let write_seq: u32 = field(tcp, &raw const SOCKET_OFFSETS.write_seq);
             let snd_una: u32 = field(tcp, &raw const SOCKET_OFFSETS.snd_una);
+            atomic::order_loads(word);
             let sndbuf: i32 = field(tcp, &raw const SOCKET_OFFSETS.sk_sndbuf);
             let queued: i32 = field(tcp, &raw const SOCKET_OFFSETS.sk_wmem_queued);
             Target {

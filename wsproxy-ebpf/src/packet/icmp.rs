@@ -9,10 +9,10 @@ use aya_ebpf::{
 use wsproxy_common::{
     Reason,
     direction::opposite,
-    packet::{Flow, Headers, ICMP, KNOWN, State, V4_AT, V4_LENGTH, V6_LENGTH, is_under_way},
+    packet::{Flow, Headers, ICMP, KNOWN, V4_AT, V4_LENGTH, V6_LENGTH, is_under_way},
 };
 
-use super::{ETHERNET, drop_for, put_sum, send};
+use super::{ETHERNET, drop_for, put_sum, send, state_of};
 use crate::{
     atomic,
     maps::{FLOWS, KEYS, Work, count},
@@ -38,7 +38,7 @@ pub unsafe fn error(skb: *mut __sk_buff, work: *mut Work) -> Option<i32> {
         // From T, whose way the router is on, to S, who has sent what is quoted.
         let flow = FLOWS.get_ptr_mut(index)?;
         let theirs = FLOWS.get_ptr_mut(opposite(index))?;
-        if !State::from_word(atomic::load(&raw const (*flow).state)).is_translated() {
+        if !state_of(work, flow).is_translated() {
             return None;
         }
         let seq = (*quoted).quoted_seq(&*flow);

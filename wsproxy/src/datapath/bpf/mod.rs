@@ -202,6 +202,9 @@ fn ring_bytes(directions: u32) -> u32 {
     (directions.saturating_mul(2).saturating_mul(ENTRY)).max(PAGE).next_power_of_two()
 }
 
+/// Of the machines that this is built for, x86_64 keeps loads in their order.
+const WEAK_MEMORY: u32 = if cfg!(target_arch = "x86_64") { 0 } else { 1 };
+
 impl Kernel {
     /// Loads the object for `slots` sessions and attaches the verdict program; with `packets` the
     /// packet path too. What `pins` hold of an earlier process is used again; with them,
@@ -222,6 +225,7 @@ impl Kernel {
         }
         let mut object = loader
             .override_global(layout::SOCKET_OFFSETS, &offsets, true)
+            .override_global(layout::WEAK_MEMORY, &WEAK_MEMORY, true)
             .map_max_entries(maps::SOCKETS, directions)
             .map_max_entries(maps::DIRECTIONS, directions)
             .map_max_entries(maps::BY_COOKIE, directions)
