@@ -420,6 +420,7 @@ fn without_a_drain_sessions_are_left_as_they_were_found() {
         window: Duration::ZERO,
         entry: Entry::AtOnce,
         packets: true,
+        tcx: true,
         persist: Some(Persist {
             pins: home.dir.join("bpf/wsproxy"),
             state: home.dir.join("state"),

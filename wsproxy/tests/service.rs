@@ -129,6 +129,7 @@ fn an_engine_that_hangs_gives_no_sign_of_life() {
         window: Duration::ZERO,
         entry: Entry::AtOnce,
         packets: false,
+        tcx: true,
         persist: None,
     };
     let datapath = Datapath::start(options, Arc::new(Deaf)).unwrap();
