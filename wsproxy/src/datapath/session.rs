@@ -2,6 +2,7 @@
 
 mod adoption;
 mod ending;
+mod moments;
 mod parting;
 mod passage;
 mod supervision;

@@ -13,7 +13,7 @@ use wsproxy_common::{
     packet::{self, FLAG_COME_BACK, FLAG_FIN_ACKED, FLAG_RESET, Flow, FlowKey, Pair, State},
 };
 
-use super::{CLIENT, Cause, Session, UPSTREAM, now_ns, records};
+use super::{CLIENT, Cause, Session, UPSTREAM, moments, now_ns, records};
 use crate::{
     datapath::{
         Ending, Farewell, Path, Shared,
@@ -27,8 +27,6 @@ use crate::{
     sys::{self, flow::SharedFlow},
 };
 
-/// Runs of the lanes after which a session that was not quiet is looked at again, at most.
-const MOST_RUNS: u32 = 64;
 /// A session that moves bytes and was not quiet in so many tries stays where it is.
 const TRIES: u32 = 200;
 /// Reads after which a session that came back to be pinged is active again.
@@ -209,7 +207,7 @@ impl Session {
             }
             Ok(None) => {
                 passage.tries += 1;
-                passage.runs = (1 << passage.tries.min(6)).min(MOST_RUNS);
+                passage.runs = moments::pause(passage.tries);
                 let tries = passage.tries;
                 self.passage = Some(passage);
                 if tries >= TRIES {
