@@ -34,6 +34,9 @@ impl Over {
     }
 }
 
+/// Time enough for a drain that is to come to its end, on any machine.
+const PATIENT: Duration = Duration::from_secs(60);
+
 /// One test a datapath for each function.
 macro_rules! over_all {
     ($($name:ident),* $(,)?) => {
@@ -54,6 +57,7 @@ over_all!(
     many_sessions_come_and_go,
     idle_sessions_end,
     drain_ends_sessions_after_their_last_byte,
+    drain_waits_for_what_a_closed_window_holds_back,
     drain_gives_up_at_its_deadline,
     one_byte_at_a_time,
     ping_pong,
@@ -435,7 +439,8 @@ fn receive_exactly(mut from: &TcpStream, n: usize) {
 }
 
 fn drain_ends_sessions_after_their_last_byte(over: Over) {
-    let Some(bench) = bench(over) else { return };
+    let options = Options { drain: PATIENT, ..over.options() };
+    let Some(bench) = Bench::start(options) else { return };
     let sessions: Vec<_> = (0..20).map(|_| bench.session()).collect();
     for (seed, (client, server)) in sessions.iter().enumerate() {
         both_ways(client, server, 300_000, 20_000, seed as u64);
@@ -450,6 +455,33 @@ fn drain_ends_sessions_after_their_last_byte(over: Over) {
             client.shutdown(Shutdown::Write).unwrap();
             server.shutdown(Shutdown::Write).unwrap();
         }
+    });
+    bench.all_gone();
+    assert!(bench.ends().iter().all(|e| e.ending == Ending::Drained && !e.reset));
+}
+
+/// A client that has more to say than its server takes: nothing moves, and nobody knows of it.
+fn drain_waits_for_what_a_closed_window_holds_back(over: Over) {
+    const TOTAL: usize = 200_000;
+    let options = Options { drain: PATIENT, ..over.options() };
+    let Some(bench) = Bench::start(options) else { return };
+    let small = |client: &mut TcpStream, server: &mut TcpStream| {
+        socket2::SockRef::from(&*client).set_send_buffer_size(4 * TOTAL).unwrap();
+        socket2::SockRef::from(&*server).set_recv_buffer_size(16 * 1024).unwrap();
+    };
+    let (client, server) = bench.session_with(Hops::default(), small, b"", b"");
+    send(&client, 3, TOTAL, 1000);
+    // Longer than a session is taken to be in the middle of something; by then the client asks for
+    // a window every few seconds only.
+    thread::sleep(Duration::from_secs(2));
+    thread::scope(|scope| {
+        scope.spawn(|| bench.datapath.drain(&Farewell::default(), Duration::ZERO));
+        thread::sleep(Duration::from_secs(1));
+        receive(&server, 3, TOTAL);
+        expect_end(&server);
+        expect_end(&client);
+        client.shutdown(Shutdown::Write).unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
     });
     bench.all_gone();
     assert!(bench.ends().iter().all(|e| e.ending == Ending::Drained && !e.reset));

@@ -408,6 +408,11 @@ impl Session {
         self.lanes.iter().map(Lane::reads).sum()
     }
 
+    /// When it came back, a side may have had more to say than the other one took.
+    pub(in crate::datapath) fn was_held_back(&self) -> bool {
+        self.held_back
+    }
+
     /// It came back for a moment: once it is active again its packets may be translated again.
     pub(in crate::datapath) fn may_go_again(&mut self) {
         self.may_be_translated = true;
@@ -460,6 +465,7 @@ impl Session {
         let records = records(shared, self.place.slot());
         let cursors = records.map(|record| record.cursor());
         let revived = self.revive(&now);
+        self.held_back = matches!(revived, Ok(true));
         // Nor does what such a program followed of it.
         for (record, cursor) in records.into_iter().zip(&cursors) {
             record.set_cursor(cursor);
@@ -471,23 +477,24 @@ impl Session {
             record.follow.fetch_and(!WATCH_FIN, Ordering::SeqCst);
         }
         self.moved_to(shared, Path::Relay);
-        revived.map(|()| true)
+        revived.map(|_| true)
     }
 
-    /// Brings both sockets to life, where the packets are.
-    fn revive(&self, flows: &[Flow; 2]) -> io::Result<()> {
+    /// Brings both sockets to life, where the packets are. Whether a side may have more to say than
+    /// the other one took.
+    fn revive(&self, flows: &[Flow; 2]) -> io::Result<bool> {
         let Some(Passage { plan, stage: Stage::Translated(frozen, since), .. }) =
             self.passage.as_deref()
         else {
-            return Ok(());
+            return Ok(false);
         };
         let ms = (now_ns().saturating_sub(*since) / 1_000_000) as u32;
-        let mut result = Ok(());
+        let mut result = Ok(false);
         for side in [CLIENT, UPSTREAM] {
             let (near, far) = (&flows[side], &flows[1 - side]);
             let revival = plan.revival(side, near, far, &frozen[side], ms);
             let revived = socket::revive(self.socket(side), &revival);
-            result = result.and(revived);
+            result = result.and_then(|waits| revived.map(|()| waits || revival.keeps_waiting()));
         }
         result
     }
