@@ -45,6 +45,9 @@ impl Observer for Record {
     }
 }
 
+/// As long as this lives, nobody else's benches run.
+pub type Alone = MutexGuard<'static, ()>;
+
 /// A running datapath and what it told.
 pub struct Bench {
     /// The datapath.
@@ -60,7 +63,8 @@ pub struct Bench {
     pub cold: AtomicBool,
     /// Bytes each way that sessions on the packet path began with, by number.
     warmed: Mutex<HashMap<u64, u64>>,
-    _alone: MutexGuard<'static, ()>,
+    /// `None`: beside another one.
+    alone: Option<Alone>,
 }
 
 /// Addresses of the two hops of a session.
@@ -104,6 +108,7 @@ pub fn options(mode: Mode) -> Options {
         window: Duration::ZERO,
         entry: Entry::AtOnce,
         packets: mode == Mode::Packet,
+        tcx: true,
         persist: None,
     }
 }
@@ -132,6 +137,23 @@ impl Bench {
         }
         // One at a time: the machine is small, and some tests measure memory.
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Self::begin(options, Some(alone)))
+    }
+
+    /// Starts another one on the same host.
+    #[must_use]
+    pub fn start_beside(&self, options: Options) -> Self {
+        Self::begin(options, None)
+    }
+
+    /// Stops it; what kept others from running.
+    #[must_use]
+    pub fn stop(self) -> Option<Alone> {
+        drop(self.datapath);
+        self.alone
+    }
+
+    fn begin(options: Options, alone: Option<Alone>) -> Self {
         let path = match options.mode {
             Mode::Relay => Path::Relay,
             Mode::Packet => Path::Packet,
@@ -142,7 +164,7 @@ impl Bench {
         let datapath = Datapath::start(options, Arc::clone(&record) as Arc<dyn Observer>)
             .expect("the datapath starts");
         let next_id = AtomicU64::new(1);
-        Some(Self {
+        Self {
             datapath,
             record,
             path,
@@ -150,8 +172,8 @@ impl Bench {
             next_id,
             cold: AtomicBool::new(false),
             warmed: Mutex::default(),
-            _alone: alone,
-        })
+            alone,
+        }
     }
 
     /// A session with nothing sent yet: the client's and the server's end.
@@ -223,7 +245,7 @@ impl Bench {
         let mut bytes = 0;
         let mut byte = [0];
         while self.datapath.sessions().iter().any(|s| s.meta.id == id && s.path != Path::Packet) {
-            assert!(Instant::now() < deadline, "the packets of session {id} are not translated");
+            assert!(Instant::now() < deadline, "{}", self.not_translated(id));
             client.send(b"w").unwrap();
             server.receive_all(&mut byte).unwrap();
             server.send(b"w").unwrap();
@@ -232,6 +254,14 @@ impl Bench {
             std::thread::sleep(Duration::from_millis(2));
         }
         self.warmed.lock().unwrap().insert(id, bytes);
+    }
+
+    /// What is known about why.
+    fn not_translated(&self, id: u64) -> String {
+        let reasons: Vec<_> =
+            self.datapath.reasons().into_iter().filter(|(_, count)| *count > 0).collect();
+        let fallbacks = self.record.fallbacks.lock().unwrap();
+        format!("the packets of session {id} are not translated: {fallbacks:?}, {reasons:?}")
     }
 
     /// Waits until no session is left, and checks that nothing else is either.

@@ -12,12 +12,37 @@ use wsproxy_tests::sessions::{Bench, Dice, FAMILIES, Hops, Stream, options, wait
 
 const MIB: usize = 1 << 20;
 
+/// A datapath under test.
+#[derive(Clone, Copy, Debug)]
+enum Over {
+    Relay,
+    Sockmap,
+    /// The packet path as this kernel has it best.
+    Packet,
+    /// The packet path as kernels without tcx have it (before Linux 6.6).
+    Classical,
+}
+
+impl Over {
+    fn options(self) -> Options {
+        let mode = match self {
+            Self::Relay => Mode::Relay,
+            Self::Sockmap => Mode::Sockmap,
+            Self::Packet | Self::Classical => Mode::Packet,
+        };
+        Options { tcx: !matches!(self, Self::Classical), ..options(mode) }
+    }
+}
+
+/// Time enough for a drain that is to come to its end, on any machine.
+const PATIENT: Duration = Duration::from_secs(60);
+
 /// One test a datapath for each function.
 macro_rules! over_all {
     ($($name:ident),* $(,)?) => {
-        mod relay { $(#[test] fn $name() { super::$name(super::Mode::Relay); })* }
-        mod sockmap { $(#[test] fn $name() { super::$name(super::Mode::Sockmap); })* }
-        mod packet { $(#[test] fn $name() { super::$name(super::Mode::Packet); })* }
+        mod relay { $(#[test] fn $name() { super::$name(super::Over::Relay); })* }
+        mod sockmap { $(#[test] fn $name() { super::$name(super::Over::Sockmap); })* }
+        mod packet { $(#[test] fn $name() { super::$name(super::Over::Packet); })* }
     };
 }
 
@@ -32,13 +57,48 @@ over_all!(
     many_sessions_come_and_go,
     idle_sessions_end,
     drain_ends_sessions_after_their_last_byte,
+    drain_waits_for_what_a_closed_window_holds_back,
     drain_gives_up_at_its_deadline,
     one_byte_at_a_time,
     ping_pong,
+    two_at_once,
 );
 
-fn bench(mode: Mode) -> Option<Bench> {
-    Bench::start(options(mode))
+/// What is the same program attached in another way: each starts a datapath again, and stops one.
+mod classical {
+    #[test]
+    fn all_families() {
+        super::all_families(super::Over::Classical);
+    }
+
+    #[test]
+    fn half_close_and_talk_on() {
+        super::half_close_and_talk_on(super::Over::Classical);
+    }
+
+    #[test]
+    fn reset_travels() {
+        super::reset_travels(super::Over::Classical);
+    }
+
+    #[test]
+    fn drain_ends_sessions_after_their_last_byte() {
+        super::drain_ends_sessions_after_their_last_byte(super::Over::Classical);
+    }
+
+    #[test]
+    fn ping_pong() {
+        super::ping_pong(super::Over::Classical);
+    }
+
+    #[test]
+    fn two_at_once() {
+        super::two_at_once(super::Over::Classical);
+    }
+}
+
+fn bench(over: Over) -> Option<Bench> {
+    Bench::start(over.options())
 }
 
 /// Sends `total` bytes in pieces of up to `max`.
@@ -83,8 +143,8 @@ fn close_in_order(client: &TcpStream, server: &TcpStream) {
     expect_end(client);
 }
 
-fn echoes_in_random_chunks(mode: Mode) {
-    let Some(bench) = bench(mode) else { return };
+fn echoes_in_random_chunks(over: Over) {
+    let Some(bench) = bench(over) else { return };
     for (seed, max) in [(1, 100), (2, 5_000), (3, 4 * MIB)] {
         let (client, server) = bench.session();
         let total = (max * 2_000).min(48 * MIB);
@@ -100,8 +160,8 @@ fn echoes_in_random_chunks(mode: Mode) {
     }
 }
 
-fn all_families(mode: Mode) {
-    let Some(bench) = bench(mode) else { return };
+fn all_families(over: Over) {
+    let Some(bench) = bench(over) else { return };
     for hops in FAMILIES {
         let (client, server) = bench.session_with(hops, |_, _| {}, b"", b"");
         both_ways(&client, &server, 2 * MIB, 20_000, 7);
@@ -115,8 +175,8 @@ fn all_families(mode: Mode) {
     }
 }
 
-fn fin_behind_a_queue_to_a_slow_reader(mode: Mode) {
-    let Some(bench) = bench(mode) else { return };
+fn fin_behind_a_queue_to_a_slow_reader(over: Over) {
+    let Some(bench) = bench(over) else { return };
     const TOTAL: usize = 64 * MIB;
     for towards_server in [true, false] {
         let (client, server) = bench.session();
@@ -157,8 +217,8 @@ fn fin_behind_a_queue_to_a_slow_reader(mode: Mode) {
     }
 }
 
-fn half_close_and_talk_on(mode: Mode) {
-    let Some(bench) = bench(mode) else { return };
+fn half_close_and_talk_on(over: Over) {
+    let Some(bench) = bench(over) else { return };
     for client_first in [true, false] {
         let (client, server) = bench.session();
         both_ways(&client, &server, MIB, 10_000, 40);
@@ -182,8 +242,8 @@ fn linger_reset(stream: TcpStream) {
     socket.set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-fn reset_travels(mode: Mode) {
-    let Some(bench) = bench(mode) else { return };
+fn reset_travels(over: Over) {
+    let Some(bench) = bench(over) else { return };
     for (client_resets, idle) in [(true, false), (false, false), (true, true), (false, true)] {
         let (client, server) = bench.session();
         both_ways(&client, &server, MIB, 50_000, 60);
@@ -225,8 +285,8 @@ fn kernel_and_own_memory() -> i64 {
     kernel * 1024 + own_pages * rustix::param::page_size() as i64
 }
 
-fn never_reading_peer_stops_the_sender(mode: Mode) {
-    let Some(bench) = bench(mode) else { return };
+fn never_reading_peer_stops_the_sender(over: Over) {
+    let Some(bench) = bench(over) else { return };
     const PUSH: Duration = Duration::from_secs(10);
     for towards_server in [true, false] {
         let (client, server) = bench.session();
@@ -258,11 +318,11 @@ fn never_reading_peer_stops_the_sender(mode: Mode) {
             }
         }
         let stalled = last_progress.elapsed();
-        eprintln!("{mode:?}: accepted {accepted} bytes, then stalled for {stalled:?}");
+        eprintln!("{over:?}: accepted {accepted} bytes, then stalled for {stalled:?}");
         assert!(stalled > Duration::from_secs(5), "the sender was never stopped");
         assert!(accepted < 32 * MIB, "{accepted} bytes were taken from a sender nobody reads");
         let grown = lasting - before;
-        eprintln!("{mode:?}: memory grew by {grown} bytes");
+        eprintln!("{over:?}: memory grew by {grown} bytes");
         assert!(grown < 32 * MIB as i64, "memory grew by {grown} bytes");
         // And nothing of it is lost when the reader comes to life.
         from.set_nonblocking(false).unwrap();
@@ -279,8 +339,8 @@ fn never_reading_peer_stops_the_sender(mode: Mode) {
     }
 }
 
-fn early_bytes_come_first(mode: Mode) {
-    let Some(bench) = bench(mode) else { return };
+fn early_bytes_come_first(over: Over) {
+    let Some(bench) = bench(over) else { return };
     bench.cold.store(true, std::sync::atomic::Ordering::Relaxed);
     for (in_hand, in_socket, end_too) in
         [(0, 1, false), (1, 0, false), (5_000, 70_000, false), (300_000, 100, false), (3, 4, true)]
@@ -317,9 +377,9 @@ fn early_bytes_come_first(mode: Mode) {
     }
 }
 
-fn many_sessions_come_and_go(mode: Mode) {
+fn many_sessions_come_and_go(over: Over) {
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-    let Some(bench) = bench(mode) else { return };
+    let Some(bench) = bench(over) else { return };
     // The first one may leave something for all: a program on a device.
     let (client, server) = bench.session();
     both_ways(&client, &server, 1, 1, 0);
@@ -355,8 +415,8 @@ fn many_sessions_come_and_go(mode: Mode) {
     assert!(left.is_some(), "{} descriptors instead of {before}", descriptors());
 }
 
-fn idle_sessions_end(mode: Mode) {
-    let mut options = options(mode);
+fn idle_sessions_end(over: Over) {
+    let mut options = over.options();
     options.idle = Some(Duration::from_millis(2500));
     let Some(bench) = Bench::start(options) else { return };
     let (client, server) = bench.session();
@@ -378,8 +438,9 @@ fn receive_exactly(mut from: &TcpStream, n: usize) {
     from.read_exact(&mut vec![0; n]).unwrap();
 }
 
-fn drain_ends_sessions_after_their_last_byte(mode: Mode) {
-    let Some(bench) = bench(mode) else { return };
+fn drain_ends_sessions_after_their_last_byte(over: Over) {
+    let options = Options { drain: PATIENT, ..over.options() };
+    let Some(bench) = Bench::start(options) else { return };
     let sessions: Vec<_> = (0..20).map(|_| bench.session()).collect();
     for (seed, (client, server)) in sessions.iter().enumerate() {
         both_ways(client, server, 300_000, 20_000, seed as u64);
@@ -399,9 +460,36 @@ fn drain_ends_sessions_after_their_last_byte(mode: Mode) {
     assert!(bench.ends().iter().all(|e| e.ending == Ending::Drained && !e.reset));
 }
 
-fn drain_gives_up_at_its_deadline(mode: Mode) {
+/// A client that has more to say than its server takes: nothing moves, and nobody knows of it.
+fn drain_waits_for_what_a_closed_window_holds_back(over: Over) {
+    const TOTAL: usize = 200_000;
+    let options = Options { drain: PATIENT, ..over.options() };
+    let Some(bench) = Bench::start(options) else { return };
+    let small = |client: &mut TcpStream, server: &mut TcpStream| {
+        socket2::SockRef::from(&*client).set_send_buffer_size(4 * TOTAL).unwrap();
+        socket2::SockRef::from(&*server).set_recv_buffer_size(16 * 1024).unwrap();
+    };
+    let (client, server) = bench.session_with(Hops::default(), small, b"", b"");
+    send(&client, 3, TOTAL, 1000);
+    // Longer than a session is taken to be in the middle of something; by then the client asks for
+    // a window every few seconds only.
+    thread::sleep(Duration::from_secs(2));
+    thread::scope(|scope| {
+        scope.spawn(|| bench.datapath.drain(&Farewell::default(), Duration::ZERO));
+        thread::sleep(Duration::from_secs(1));
+        receive(&server, 3, TOTAL);
+        expect_end(&server);
+        expect_end(&client);
+        client.shutdown(Shutdown::Write).unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+    });
+    bench.all_gone();
+    assert!(bench.ends().iter().all(|e| e.ending == Ending::Drained && !e.reset));
+}
+
+fn drain_gives_up_at_its_deadline(over: Over) {
     let drain = Duration::from_millis(300);
-    let Some(bench) = Bench::start(Options { drain, ..options(mode) }) else { return };
+    let Some(bench) = Bench::start(Options { drain, ..over.options() }) else { return };
     let (client, server) = bench.session();
     both_ways(&client, &server, 10_000, 1000, 1);
     bench.datapath.drain(&Farewell::default(), Duration::ZERO);
@@ -410,8 +498,8 @@ fn drain_gives_up_at_its_deadline(mode: Mode) {
     assert_eq!((end.ending, end.reset), (Ending::Drained, true));
 }
 
-fn one_byte_at_a_time(mode: Mode) {
-    let Some(bench) = bench(mode) else { return };
+fn one_byte_at_a_time(over: Over) {
+    let Some(bench) = bench(over) else { return };
     let (client, server) = bench.session();
     both_ways(&client, &server, 20_000, 1, 90);
     close_in_order(&client, &server);
@@ -419,8 +507,8 @@ fn one_byte_at_a_time(mode: Mode) {
 }
 
 /// Unhurried request and answer: on the kernel path nobody in user space wakes up.
-fn ping_pong(mode: Mode) {
-    let Some(bench) = bench(mode) else { return };
+fn ping_pong(over: Over) {
+    let Some(bench) = bench(over) else { return };
     let (client, server) = bench.session();
     const MESSAGES: u64 = 10_000;
     // The hand-over itself may wake somebody.
@@ -442,7 +530,7 @@ fn ping_pong(mode: Mode) {
     close_in_order(&client, &server);
     bench.all_gone();
     let end = bench.ends().pop().unwrap();
-    eprintln!("{mode:?}: {woken} wake-ups for {MESSAGES} messages, {end:?}");
+    eprintln!("{over:?}: {woken} wake-ups for {MESSAGES} messages, {end:?}");
     if bench.path == Path::Sockmap {
         // One a second is the sweep for time limits.
         assert!(woken < 10 + seconds, "{woken} wake-ups");
@@ -451,5 +539,35 @@ fn ping_pong(mode: Mode) {
         }
     } else {
         assert_eq!(end.to_upstream.kernel + end.to_client.kernel, 0);
+    }
+}
+
+/// Datapaths of one host have nothing to do with each other, whichever goes first.
+fn two_at_once(over: Over) {
+    let talk = |bench: &Bench, seed| {
+        let (client, server) = bench.session();
+        both_ways(&client, &server, MIB, 20_000, seed);
+        (client, server)
+    };
+    for first_goes in [true, false] {
+        let Some(first) = bench(over) else { return };
+        let first_ends = talk(&first, 1);
+        let second = Bench::start_beside(&first, over.options());
+        let second_ends = talk(&second, 3);
+        let (goes, stays) = if first_goes { (first, second) } else { (second, first) };
+        let (of_gone, of_staying) =
+            if first_goes { (first_ends, second_ends) } else { (second_ends, first_ends) };
+        close_in_order(&of_gone.0, &of_gone.1);
+        goes.all_gone();
+        let alone = goes.stop();
+        let (client, server) = &of_staying;
+        both_ways(client, server, MIB, 20_000, 5);
+        close_in_order(client, server);
+        let (client, server) = talk(&stays, 7);
+        close_in_order(&client, &server);
+        stays.all_gone();
+        assert!(stays.ends().iter().all(|end| end.path == stays.path), "{:?}", stays.ends());
+        assert_eq!(*stays.record.fallbacks.lock().unwrap(), [""; 0]);
+        drop((stays, alone));
     }
 }

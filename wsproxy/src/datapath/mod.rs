@@ -123,6 +123,9 @@ pub struct Options {
     pub entry: Entry,
     /// Whether sessions may go the packet path.
     pub packets: bool,
+    /// Whether its program is attached by tcx where the kernel has that; `false`, for tests: by
+    /// classical filters, as before Linux 6.6.
+    pub tcx: bool,
     /// Where sessions on the packet path are kept over the end of the process, if they are.
     pub persist: Option<Persist>,
 }

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod ending;
+mod moments;
 mod parting;
 mod passage;
 mod supervision;
@@ -132,6 +133,8 @@ pub(super) struct Session {
     may_be_translated: bool,
     /// Reads of both lanes when it came back from the packet path for a moment.
     came_back_at: Option<u64>,
+    /// When it came back, a side was told a window too small to say what it has.
+    held_back: bool,
     /// Where it is on the packet path.
     passage: Option<Box<passage::Passage>>,
     /// Bytes and reads when [`Self::is_time_to_enter`] last looked.
@@ -222,6 +225,7 @@ impl Session {
             outside: false,
             may_be_translated: false,
             came_back_at: None,
+            held_back: false,
             passage: None,
             seen: (0, [0; 2]),
             started: Instant::now(),

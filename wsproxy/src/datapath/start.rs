@@ -99,7 +99,7 @@ impl Prepared {
             }
         };
         let demanded = options.mode != Mode::Auto || options.persist.is_some();
-        let (loaded, fallback) = match options.mode {
+        let (mut loaded, fallback) = match options.mode {
             Mode::Relay => (None, None),
             Mode::Auto if !demanded => match open_the_best(slots, options.packets) {
                 Ok(loaded) => (Some(loaded), None),
@@ -114,6 +114,9 @@ impl Prepared {
                 }
             }
         };
+        if let Some(loaded) = loaded.as_mut().filter(|_| !options.tcx) {
+            loaded.kernel.without_tcx();
+        }
         Ok(Self { loaded, store, fallback, options })
     }
 

@@ -243,6 +243,7 @@ fn datapath_options(config: &Config) -> Options {
             (_, Some(settle)) => Entry::WhenCheaper(settle.get()),
         },
         packets: config.datapath.may_translate(),
+        tcx: true,
         persist: persist(config),
     }
 }

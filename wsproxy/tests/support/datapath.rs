@@ -33,6 +33,7 @@ pub fn options(mode: Mode) -> Options {
         entry: Entry::AtOnce,
         packets: mode == Mode::Packet,
         persist: None,
+        tcx: true,
     }
 }
 

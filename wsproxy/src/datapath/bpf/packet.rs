@@ -13,7 +13,7 @@ use aya::{
     maps::{HashMap, Map, MapData},
     programs::{
         LinkOrder, SchedClassifier,
-        tc::{NlOptions, TcAttachOptions, TcAttachType, qdisc_add_clsact},
+        tc::{SchedClassifierLink, TcAttachOptions, TcAttachType},
     },
 };
 use wsproxy_common::{
@@ -42,6 +42,8 @@ pub struct Packets {
     hooks: Mutex<BTreeMap<u32, Hook>>,
     /// Where maps and attachments are kept when the process dies.
     pins: Option<Pins>,
+    /// Whether tcx is used where the kernel has it.
+    tcx: bool,
 }
 
 impl Packets {
@@ -70,7 +72,7 @@ impl Packets {
             }
             None => BTreeMap::new(),
         };
-        Ok(Self { keys: Mutex::new(keys), flows, hooks: Mutex::new(hooks), pins })
+        Ok(Self { keys: Mutex::new(keys), flows, hooks: Mutex::new(hooks), pins, tcx: true })
     }
 
     /// What is done with packets of a session: of those from the client, from the upstream.
@@ -200,41 +202,48 @@ impl Kernel {
         let program = object.program_mut(PACKET_PROGRAM).ok_or_else(unsupported)?;
         let program: &mut SchedClassifier = program.try_into().map_err(io::Error::other)?;
         let place = place_at(loopback);
-        let tcx = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let attached = program.attach_with_options(name, place, tcx);
-        let link = attached.and_then(|link| program.take_link(link)).map_err(refusal);
+        let link = if packets.tcx { attach_tcx(program, name, place) } else { Err(unsupported()) };
         let hook = match (link, &packets.pins) {
             (Ok(link), Some(pins)) => pins.keep(device, link)?,
             (Ok(link), None) => Hook::Ours { _link: link },
             (Err(no_tcx), Some(_)) => return Err(no_tcx),
             // A kernel before 6.6.
             (Err(_), None) => {
-                drop(object);
-                Hook::Classical { _filter: self.attach_classical(device, name, loopback)? }
+                Hook::Classical { _filter: Classical::attach(program, device, name, place)? }
             }
         };
         hooks.insert(device, hook);
         Ok(())
     }
 
-    /// The same by a classical filter.
+    /// Does without tcx, as on a kernel before Linux 6.6.
+    pub fn without_tcx(&mut self) {
+        if let Some(packets) = &mut self.packets {
+            packets.tcx = false;
+        }
+    }
+
+    #[cfg(test)]
     pub(super) fn attach_classical(
         &self,
         device: u32,
         name: &str,
         loopback: bool,
     ) -> io::Result<Classical> {
-        let mut object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
-        let unsupported = || io::Error::from(io::ErrorKind::Unsupported);
-        let program = object.program_mut(PACKET_PROGRAM).ok_or_else(unsupported)?;
-        let program: &mut SchedClassifier = program.try_into().map_err(io::Error::other)?;
-        // It fails where the device has the discipline already: that one is somebody else's.
-        let made = qdisc_add_clsact(name).is_ok();
-        let options = TcAttachOptions::Netlink(NlOptions::default());
-        let attached = program.attach_with_options(name, place_at(loopback), options);
-        let link = attached.and_then(|link| program.take_link(link)).map_err(refusal)?;
-        Ok(Classical::new(link, device, made))
+        let mut object = self.object.lock().unwrap();
+        let program = object.program_mut(PACKET_PROGRAM).unwrap().try_into().unwrap();
+        Classical::attach(program, device, name, place_at(loopback))
     }
+}
+
+fn attach_tcx(
+    program: &mut SchedClassifier,
+    name: &str,
+    place: TcAttachType,
+) -> io::Result<SchedClassifierLink> {
+    let tcx = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let attached = program.attach_with_options(name, place, tcx);
+    attached.and_then(|link| program.take_link(link)).map_err(refusal)
 }
 
 /// Of loopback, what goes out.
@@ -242,6 +251,6 @@ const fn place_at(loopback: bool) -> TcAttachType {
     if loopback { TcAttachType::Egress } else { TcAttachType::Ingress }
 }
 
-fn refusal(error: aya::programs::ProgramError) -> io::Error {
+pub(super) fn refusal(error: aya::programs::ProgramError) -> io::Error {
     io::Error::other(super::first_line(&error))
 }

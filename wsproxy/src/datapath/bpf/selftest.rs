@@ -59,6 +59,7 @@ pub fn run() -> Step<Duration> {
         drain: PATIENCE,
         entry: Entry::AtOnce,
         packets: false,
+        tcx: true,
         persist: None,
     };
     let loaded = Kernel::load(slots_for(&options), false, None).map_err(Failure::Load)?;

@@ -216,10 +216,11 @@ impl Engine {
         };
         match errand {
             Errand::Close(why, [client, upstream]) => {
-                if session.idle_ns(&shared, now) >= nanos(LATELY) {
+                if session.idle_ns(&shared, now) >= nanos(LATELY) && !session.was_held_back() {
                     return self.close(slot, why, [&client, &upstream], deadline, now);
                 }
-                // What a side has said and was not let in it says again: that is waited for.
+                // What a side has said and was not let in it says again, and what the other side's
+                // window held back it says now: that is waited for.
                 let order = Arc::new(CloseOrder { why, farewell: client });
                 let (id, at) = (session.id(), now + nanos(SAYS_AGAIN));
                 self.timers.push(now, at, slot, id, What::Close(order));

@@ -14,8 +14,8 @@ use std::{
 use rustix::{
     io::Errno,
     net::{
-        AddressFamily, SocketFlags, SocketType, bind, connect, connect_unspec, getsockname,
-        socket_with, sockopt,
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, connect,
+        connect_unspec, getsockname, recv, send, socket_with, sockopt,
     },
 };
 use socket2::SockRef;
@@ -185,8 +185,9 @@ pub fn revive(socket: BorrowedFd<'_>, revival: &Revival) -> io::Result<()> {
     // Frozen already; but outside of repair mode the next line would send a reset.
     repair::repair(socket, Repair::On)?;
     connect_unspec(socket)?;
-    establish(socket, revival)?;
-    wake(socket, revival)
+    establish(socket, revival, revival.keeps_waiting())?;
+    wake(socket, revival)?;
+    if revival.keeps_waiting() { say_window(socket) } else { Ok(()) }
 }
 
 /// Has a frozen socket take no bytes any more; what undoes that is [`revive`].
@@ -203,7 +204,7 @@ pub fn deafen(socket: BorrowedFd<'_>, frozen: &Frozen) -> io::Result<()> {
 /// As [`revive`].
 pub fn refreeze(socket: BorrowedFd<'_>, revival: &Revival) -> io::Result<()> {
     connect_unspec(socket)?;
-    establish(socket, revival)
+    establish(socket, revival, false)
 }
 
 /// Makes a frozen socket for a connection that lost its own: it keeps the port for a session on the
@@ -221,12 +222,23 @@ pub fn rebuild_frozen(revival: &Revival) -> io::Result<OwnedFd> {
     sockopt::set_tcp_nodelay(&socket, true)?;
     repair::repair(socket.as_fd(), Repair::On)?;
     // Dropped after a failure, it is in repair mode: silent.
-    establish(socket.as_fd(), revival)?;
+    establish(socket.as_fd(), revival, false)?;
     Ok(socket)
 }
 
-/// From CLOSE to ESTABLISHED, in repair mode: `tcp_connect` sends nothing.
-fn establish(socket: BorrowedFd<'_>, revival: &Revival) -> io::Result<()> {
+impl Revival {
+    /// The peer was told a window that no full segment fits into: it may have more to say than the
+    /// other side took, and ask for a window ever more seldom (the persist timer, RFC 9293
+    /// section 3.8.6.1). Its segments can be about as large as ours.
+    #[must_use]
+    pub fn keeps_waiting(&self) -> bool {
+        self.window.rcv_wnd < u32::from(self.mss)
+    }
+}
+
+/// From CLOSE to ESTABLISHED, in repair mode: `tcp_connect` sends nothing. With `held_back` the last
+/// byte that the peer has sent waits in the socket, as if nobody had read it: for [`say_window`].
+fn establish(socket: BorrowedFd<'_>, revival: &Revival, held_back: bool) -> io::Result<()> {
     let family = SockRef::from(&socket).domain()?;
     let v6 = family == socket2::Domain::IPV6;
     let (local, peer) = (written(revival.local, v6), written(revival.peer, v6));
@@ -240,7 +252,8 @@ fn establish(socket: BorrowedFd<'_>, revival: &Revival) -> io::Result<()> {
     repair::limit_mss(socket, revival.mss)?;
     // `tcp_disconnect` left other numbers; `connect` begins with these.
     repair::set_queue_seq(socket, Queue::Send, revival.snd_seq)?;
-    repair::set_queue_seq(socket, Queue::Receive, revival.rcv_seq)?;
+    let read = revival.rcv_seq.wrapping_sub(held_back.into());
+    repair::set_queue_seq(socket, Queue::Receive, read)?;
     connect(socket, &peer)?;
     repair::set_agreed(
         socket,
@@ -254,6 +267,10 @@ fn establish(socket: BorrowedFd<'_>, revival: &Revival) -> io::Result<()> {
     if let Some(now) = revival.timestamps {
         // The lowest bit would ask for us; rounded up, since the clock must not go back.
         repair::set_timestamp(socket, now.wrapping_add(1) & !1)?;
+    }
+    if held_back && send(socket, &[0], SendFlags::empty())? != 1 {
+        // The receive queue is the one chosen last (`tcp_send_rcvq`).
+        return Err(io::ErrorKind::WriteZero.into());
     }
     repair::set_repair_window(socket, &revival.window)
 }
@@ -281,6 +298,17 @@ fn wake(socket: BorrowedFd<'_>, revival: &Revival) -> io::Result<()> {
     sockopt::set_socket_reuseaddr(socket, true)?;
     sockopt::set_socket_keepalive(socket, revival.keepalive)?;
     Ok(())
+}
+
+/// Tells the peer the window that the socket has. No call asks for that, and no segment of ours says
+/// it unless there is something to send; but whoever reads bytes while the window is small makes
+/// it known (`tcp_cleanup_rbuf`). What is read is the byte that [`establish`] held back.
+fn say_window(socket: BorrowedFd<'_>) -> io::Result<()> {
+    match recv(socket, &mut [0_u8; 1], RecvFlags::DONTWAIT)?.1 {
+        1 => Ok(()),
+        // Not for anybody's eyes: the session can't go on with it.
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }
 
 fn make_transparent(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {

@@ -13,7 +13,7 @@ use wsproxy_common::{
     packet::{self, FLAG_COME_BACK, FLAG_FIN_ACKED, FLAG_RESET, Flow, FlowKey, Pair, State},
 };
 
-use super::{CLIENT, Cause, Session, UPSTREAM, now_ns, records};
+use super::{CLIENT, Cause, Session, UPSTREAM, moments, now_ns, records};
 use crate::{
     datapath::{
         Ending, Farewell, Path, Shared,
@@ -27,8 +27,6 @@ use crate::{
     sys::{self, flow::SharedFlow},
 };
 
-/// Runs of the lanes after which a session that was not quiet is looked at again, at most.
-const MOST_RUNS: u32 = 64;
 /// A session that moves bytes and was not quiet in so many tries stays where it is.
 const TRIES: u32 = 200;
 /// Reads after which a session that came back to be pinged is active again.
@@ -209,7 +207,7 @@ impl Session {
             }
             Ok(None) => {
                 passage.tries += 1;
-                passage.runs = (1 << passage.tries.min(6)).min(MOST_RUNS);
+                passage.runs = moments::pause(passage.tries);
                 let tries = passage.tries;
                 self.passage = Some(passage);
                 if tries >= TRIES {
@@ -411,6 +409,11 @@ impl Session {
         self.lanes.iter().map(Lane::reads).sum()
     }
 
+    /// When it came back, a side may have had more to say than the other one took.
+    pub(in crate::datapath) fn was_held_back(&self) -> bool {
+        self.held_back
+    }
+
     /// It came back for a moment: once it is active again its packets may be translated again.
     pub(in crate::datapath) fn may_go_again(&mut self) {
         self.may_be_translated = true;
@@ -463,6 +466,7 @@ impl Session {
         let records = records(shared, self.place.slot());
         let cursors = records.map(|record| record.cursor());
         let revived = self.revive(&now);
+        self.held_back = matches!(revived, Ok(true));
         // Nor does what such a program followed of it.
         for (record, cursor) in records.into_iter().zip(&cursors) {
             record.set_cursor(cursor);
@@ -474,23 +478,24 @@ impl Session {
             record.follow.fetch_and(!WATCH_FIN, Ordering::SeqCst);
         }
         self.moved_to(shared, Path::Relay);
-        revived.map(|()| true)
+        revived.map(|_| true)
     }
 
-    /// Brings both sockets to life, where the packets are.
-    fn revive(&self, flows: &[Flow; 2]) -> io::Result<()> {
+    /// Brings both sockets to life, where the packets are. Whether a side may have more to say than
+    /// the other one took.
+    fn revive(&self, flows: &[Flow; 2]) -> io::Result<bool> {
         let Some(Passage { plan, stage: Stage::Translated(frozen, since), .. }) =
             self.passage.as_deref()
         else {
-            return Ok(());
+            return Ok(false);
         };
         let ms = (now_ns().saturating_sub(*since) / 1_000_000) as u32;
-        let mut result = Ok(());
+        let mut result = Ok(false);
         for side in [CLIENT, UPSTREAM] {
             let (near, far) = (&flows[side], &flows[1 - side]);
             let revival = plan.revival(side, near, far, &frozen[side], ms);
             let revived = socket::revive(self.socket(side), &revival);
-            result = result.and(revived);
+            result = result.and_then(|waits| revived.map(|()| waits || revival.keeps_waiting()));
         }
         result
     }

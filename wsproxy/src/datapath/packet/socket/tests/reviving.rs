@@ -132,6 +132,30 @@ fn a_closed_window_is_asked_about() {
     greet(&mut pair);
 }
 
+/// Its window, as the socket notes it, grows when the peer is told.
+#[test]
+fn a_peer_that_waits_for_a_window_is_told() {
+    if skipped() {
+        return;
+    }
+    for family in FAMILIES {
+        let mut pair = pair(family);
+        greet(&mut pair);
+        let frozen = freeze_soon(&pair.b);
+        let mut revival = again(&pair.b, &frozen);
+        revival.window = frozen.deaf();
+        assert!(revival.keeps_waiting());
+        revive(pair.b.as_fd(), &revival).unwrap();
+        let now = freeze_soon(&pair.b);
+        assert!(now.window.rcv_wnd > 0, "{now:?}");
+        assert_eq!((now.rcv_seq, now.snd_seq), (frozen.rcv_seq, frozen.snd_seq));
+        unfreeze(pair.b.as_fd(), &now).unwrap();
+        greet(&mut pair);
+        stream(&pair.a, &pair.b, 1 << 20);
+        end_in_order(&mut pair);
+    }
+}
+
 #[test]
 fn epoll_goes_on_watching_a_revived_socket() {
     use rustix::event::{Timespec, epoll};
