@@ -3,8 +3,10 @@
 //! Nothing here is part of the program. `test` runs every check there is, the
 //! other commands are its steps that are worth running alone.
 
-mod arm64;
+mod apt;
+mod arch;
 mod bench;
+mod cross;
 mod digest;
 mod dist;
 mod ebpf;
@@ -20,6 +22,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use arch::Arch;
 
 /// The chores of wsproxy.
 #[derive(Parser)]
@@ -126,7 +130,7 @@ enum Command {
     Dist {
         /// Only for this machine; may be given more than once [default: each]
         #[arg(long, value_enum)]
-        arch: Vec<dist::Arch>,
+        arch: Vec<Arch>,
         /// Build each program a second time, in another folder, and compare
         #[arg(long)]
         check: bool,
@@ -181,7 +185,7 @@ fn main() -> ExitCode {
             vm::main(&arch.0, &kernel.0, &filter, publish)
         }
         Command::Dist { arch, check } => {
-            dist::main(if arch.is_empty() { &dist::Arch::ALL } else { &arch }, check)
+            dist::main(if arch.is_empty() { &Arch::ALL } else { &arch }, check)
         }
         Command::PackageTest { inside: Some(folder), .. } => package_test::inside(&folder),
         Command::PackageTest { deb, inside: None } => package_test::main(deb.as_deref()),

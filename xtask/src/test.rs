@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::arch::Arch;
 use crate::steps::{Outcome, Steps, command};
 use crate::{bench, ebpf, fuzz, package_test, setup, shell, vm};
 
@@ -173,7 +174,7 @@ fn peers(built: bool, kernel: bool) -> Result<Outcome> {
 /// The oldest kernel with all datapaths, in a guest: what its verifier takes, the self-test, and
 /// what `auto` chooses. `cargo xtask vm --kernel all` runs all suites, which emulation makes long.
 fn other_kernels() -> Result<Outcome> {
-    let (arch, kernel) = (vm::Arch::X86_64, vm::Kernel::V6_1);
+    let (arch, kernel) = (Arch::X86_64, vm::Kernel::V6_1);
     if let Some(what) = vm::missing(&[arch]) {
         return Ok(Outcome::Skipped(what));
     }

@@ -13,47 +13,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{arm64, digest, shell};
+use crate::arch::Arch;
+use crate::{digest, shell};
 use deb::Pack;
 
 /// A larger program means that something has come in which nobody wanted, in bytes.
 const MOST: u64 = 15_000_000;
-
-/// A machine that packages are made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Arch {
-    /// x86_64
-    Amd64,
-    /// aarch64
-    Arm64,
-}
-
-impl Arch {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
-
-    /// This machine's.
-    fn of_host() -> Result<Self> {
-        let host = shell::host()?;
-        Ok(if host.starts_with("aarch64-") { Self::Arm64 } else { Self::Amd64 })
-    }
-
-    /// As Debian calls it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Amd64 => "amd64",
-            Self::Arm64 => "arm64",
-        }
-    }
-
-    /// As the compiler calls it.
-    pub const fn target(self) -> &'static str {
-        match self {
-            Self::Amd64 => "x86_64-unknown-linux-gnu",
-            Self::Arm64 => arm64::TARGET,
-        }
-    }
-}
 
 /// What every file of a release says of itself.
 pub struct Release {
@@ -102,19 +67,19 @@ pub fn main(archs: &[Arch], check: bool) -> Result<()> {
     for &arch in archs {
         let program = build::release(arch, &folder().join("build"))?;
         let size = fs::metadata(&program).context("the program")?.len();
-        println!("{}: the program has {:.1} MB", arch.name(), size as f64 / 1e6);
+        println!("{}: the program has {:.1} MB", arch.debian(), size as f64 / 1e6);
         ensure!(size < MOST, "more than {MOST} bytes");
         if check {
             let again = build::release(arch, &folder().join("build-again"))?;
             let (first, second) = (digest::read(&program)?, digest::read(&again)?);
-            ensure!(first == second, "{}: two builds differ", arch.name());
-            println!("{}: a second build is the same", arch.name());
+            ensure!(first == second, "{}: two builds differ", arch.debian());
+            println!("{}: a second build is the same", arch.debian());
         }
-        let root = folder().join(format!("tree-{}", arch.name()));
+        let root = folder().join(format!("tree-{}", arch.debian()));
         tree::lay(&root, arch, &release, &program, &manual)?;
         deb::build(&root, &out, arch, &release, Pack::Small)?;
         archive::build(&root, &out, arch, &release)?;
-        let bill = format!("wsproxy-{}-{}.cdx.json", release.version, arch.name());
+        let bill = format!("wsproxy-{}-{}.cdx.json", release.version, arch.debian());
         fs::copy(root.join(tree::BILL), out.join(bill)).context("the bill of materials")?;
     }
     sums(&out)?;

@@ -1,38 +1,22 @@
 //! The programs that a guest runs, for its architecture and without a library.
 
 use std::collections::BTreeMap;
-use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::kernels::{self, Arch};
-use crate::shell;
+use super::kernels;
+use crate::arch::Arch;
+use crate::cross::Toolchain;
 
 /// Tests of the package wsproxy-tests.
 const TESTS: [&str; 5] = ["behaviour", "frames", "namespaces", "packet", "torture"];
 /// Tests of the program itself; in the guest their names have `program-` in front.
 const PROGRAM_TESTS: [&str; 2] = ["packet", "persist"];
 /// Static, so that the guest needs no library, and without a warning.
-const FLAGS: &str = "-Ctarget-feature=+crt-static -Dwarnings";
-/// Debian's compiler, whose libraries for other architectures are packages.
-const DISTRIBUTION_RUSTC: &str = "/usr/bin/rustc";
-/// Libraries of Rust by Debian: with the compiler rustc-web, and with the compiler rustc.
-const LIBRARIES: [&str; 2] = ["libstd-rust-web-dev", "libstd-rust-dev"];
-const CROSS_LINKER: &str = "aarch64-linux-gnu-gcc";
-
-impl Arch {
-    /// The target's name, for the compiler.
-    const fn target(self) -> &'static str {
-        match self {
-            Self::X86_64 => "x86_64-unknown-linux-gnu",
-            Self::Arm64 => "aarch64-unknown-linux-gnu",
-        }
-    }
-}
+const FLAGS: [&str; 2] = ["-Ctarget-feature=+crt-static", "-Dwarnings"];
 
 /// What was built: names in the guest, and files here.
 pub struct Programs {
@@ -50,10 +34,9 @@ impl Programs {
 /// Builds them.
 pub fn programs(arch: Arch) -> Result<Programs> {
     println!("building for {}", arch.name());
-    let mut cargo = compiler(arch)?;
+    let mut cargo = Toolchain::of(arch)?.cargo_build(&FLAGS);
     // The linker strips what goes into the guest's memory.
-    cargo.args(["build", "--locked", "--profile", "tests", "--target", arch.target()]);
-    cargo.args(["--config", "profile.tests.strip='symbols'"]);
+    cargo.args(["--profile", "tests", "--config", "profile.tests.strip='symbols'"]);
     cargo.arg("--target-dir").arg(kernels::folder().join("build"));
     cargo.args(["--message-format", "json-render-diagnostics"]);
     cargo.args(["--package", "wsproxy", "--package", "wsproxy-tests", "--bins"]);
@@ -87,121 +70,6 @@ fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
         found.insert(format!("{prefix}{name}"), PathBuf::from(path));
     }
     found
-}
-
-/// A cargo that builds for this architecture; its sub-command is still to be added.
-fn compiler(arch: Arch) -> Result<Command> {
-    let mut cargo = shell::cargo();
-    cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
-    let name = |what: &str| {
-        let target = arch.target().to_uppercase().replace('-', "_");
-        format!("CARGO_TARGET_{target}_{what}")
-    };
-    let mut flags = FLAGS.to_owned();
-    if shell::host()? != arch.target() {
-        cargo.env(name("LINKER"), CROSS_LINKER);
-        if !has_libraries(Path::new("rustc"), arch, None) {
-            let root = distribution_libraries(arch)?;
-            flags = format!("{flags} --sysroot={}", root.display());
-            cargo.env("RUSTC", DISTRIBUTION_RUSTC);
-        }
-    }
-    cargo.env(name("RUSTFLAGS"), flags);
-    Ok(cargo)
-}
-
-/// Whether a compiler has Rust's library for this architecture.
-fn has_libraries(rustc: &Path, arch: Arch, root: Option<&Path>) -> bool {
-    let mut command = Command::new(rustc);
-    command.args(["--print", "target-libdir", "--target", arch.target()]);
-    if let Some(root) = root {
-        command.arg("--sysroot").arg(root);
-    }
-    let folder = shell::output(&mut command).unwrap_or_default();
-    Path::new(folder.trim()).read_dir().is_ok_and(|mut files| {
-        files.any(|file| {
-            file.is_ok_and(|file| file.file_name().to_string_lossy().starts_with("libstd-"))
-        })
-    })
-}
-
-/// Debian's library for another architecture, unpacked: a folder for `--sysroot`. It has to be of
-/// the version that the compiler has.
-fn distribution_libraries(arch: Arch) -> Result<PathBuf> {
-    let (package, version) = LIBRARIES
-        .into_iter()
-        .find_map(|name| Some((name, installed_version(name)?)))
-        .with_context(|| cross_help(arch))?;
-    let suite = distribution().with_context(|| cross_help(arch))?;
-    let unpacked = kernels::package(&suite, arch, package, &version)?;
-    let root = kernels::folder().join(format!("sysroot-{}-{version}", arch.name()));
-    let libraries = root.join("lib/rustlib");
-    fs::create_dir_all(&libraries).context("a folder for Rust's libraries")?;
-    let link = libraries.join(arch.target());
-    if !link.exists() {
-        let found = find_library(&unpacked.join("usr"), arch).with_context(|| cross_help(arch))?;
-        std::os::unix::fs::symlink(found, &link).context("a link to Rust's libraries")?;
-    }
-    ensure!(
-        has_libraries(Path::new(DISTRIBUTION_RUSTC), arch, Some(&root)),
-        "{package} {version} has no library for {}",
-        arch.name()
-    );
-    Ok(root)
-}
-
-/// The folder `rustlib/TARGET` in an unpacked package.
-fn find_library(usr: &Path, arch: Arch) -> Option<PathBuf> {
-    let folders = ["lib".into(), format!("lib/{}-linux-gnu", "aarch64"), "lib/rust-web".into()];
-    let places = folders.map(|folder: String| usr.join(folder).join("rustlib").join(arch.target()));
-    places.into_iter().find(|place| place.exists())
-}
-
-/// The version of a package that is installed.
-fn installed_version(package: &str) -> Option<String> {
-    let format = "${db:Status-Status} ${Version}";
-    let said =
-        shell::output(Command::new("dpkg-query").args(["-W", "-f", format, package])).ok()?;
-    said.trim().strip_prefix("installed ").map(str::to_owned)
-}
-
-/// The name of this machine's suite of Debian.
-fn distribution() -> Option<String> {
-    let text = fs::read_to_string("/etc/os-release").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
-    Some(line.trim_matches('"').to_owned())
-}
-
-fn cross_help(arch: Arch) -> String {
-    format!("Rust's library is not there; get it with `rustup target add {}`", arch.target())
-}
-
-/// What is missing to build for this architecture, if something is.
-pub fn missing(arch: Arch) -> Option<String> {
-    let foreign = shell::host().is_ok_and(|host| host != arch.target());
-    if !foreign {
-        return None;
-    }
-    if arch != Arch::Arm64 {
-        return Some(format!("programs for {} are built only there", arch.name()));
-    }
-    if shell::find_program(&[CROSS_LINKER]).is_none() {
-        let packages = "gcc-aarch64-linux-gnu libc6-dev-arm64-cross";
-        let how = format!("install it with `apt-get install {packages}`");
-        return Some(format!("{CROSS_LINKER} is not there; {how}"));
-    }
-    let known = has_libraries(Path::new("rustc"), arch, None)
-        || (Path::new(DISTRIBUTION_RUSTC).exists()
-            && LIBRARIES.iter().any(|name| installed_version(name).is_some()));
-    (!known).then(|| cross_help(arch))
-}
-
-/// Whether this is a machine with apt, which kernels are fetched by.
-pub fn has_apt() -> bool {
-    ["apt-get", "apt-cache", "dpkg-deb", "xz", "timeout"]
-        .iter()
-        .all(|program| shell::find_program(&[program]).is_some())
-        && env::consts::OS == "linux"
 }
 
 #[cfg(test)]

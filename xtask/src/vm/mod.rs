@@ -27,7 +27,10 @@ use expected::Expected;
 use report::Report;
 use steps::{Plan, Step};
 
-pub use kernels::{Arch, Kernel};
+use crate::arch::Arch;
+use crate::{apt, cross, shell};
+
+pub use kernels::Kernel;
 
 /// Architectures by name: one, or all of them.
 #[derive(Clone, Debug)]
@@ -84,10 +87,11 @@ pub struct Boot {
 
 /// What is missing here to run guests of these architectures, if something is.
 pub fn missing(archs: &[Arch]) -> Option<String> {
-    if !build::has_apt() {
-        return Some("kernels come from Debian's archive by apt, which is not here".into());
+    if shell::find_program(&["xz"]).is_none() {
+        return Some("xz is not there; install it with `apt-get install xz-utils`".into());
     }
-    archs.iter().find_map(|arch| qemu::missing(*arch).or_else(|| build::missing(*arch)))
+    let of = |arch: &Arch| qemu::missing(*arch).or_else(|| cross::missing(*arch));
+    archs.iter().find_map(of).or_else(apt::missing)
 }
 
 /// `cargo xtask vm`.
