@@ -51,6 +51,14 @@ impl Arch {
         }
     }
 
+    /// As an ELF file says it (`e_machine` of elf(5)).
+    pub const fn elf(self) -> u16 {
+        match self {
+            Self::X86_64 => 62,
+            Self::Arm64 => 183,
+        }
+    }
+
     /// Whether this is another machine's.
     pub fn is_foreign(self) -> bool {
         Self::of_host().map_or(true, |host| host != self)

@@ -12,6 +12,7 @@ mod dist;
 mod ebpf;
 mod fuzz;
 mod package_test;
+mod program;
 mod setup;
 mod shell;
 mod steps;
@@ -119,7 +120,7 @@ enum Command {
         /// Write what came of it to docs/KERNELS.md
         #[arg(long)]
         publish: bool,
-        /// Only steps whose names have one of these parts
+        /// Only these steps, by name, or those whose names have one of these parts
         #[arg(last = true)]
         filter: Vec<String>,
     },
@@ -140,7 +141,7 @@ enum Command {
     /// The copy is an overlay in namespaces, of which nothing is left. Packages the program of
     /// target/tests if no package is named.
     PackageTest {
-        /// Test this package instead, of `cargo xtask dist`
+        /// Test this package instead, of `cargo xtask dist`; one of another machine is looked into only
         #[arg(long, value_name = "FILE")]
         deb: Option<PathBuf>,
         /// In the namespaces already: where the copy and the packages are

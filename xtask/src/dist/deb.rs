@@ -14,7 +14,8 @@ use crate::shell;
 
 /// Who answers for it.
 pub const MAINTAINER: &str = "wsproxy maintainers <maintainers@wsproxy.invalid>";
-const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
+/// What dpkg runs, by name.
+pub const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
 /// How hard to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
