@@ -91,6 +91,24 @@ bpf_linker() {
   rm -r "$prefix"
 }
 
+has_arm_library() {
+  local folder
+  folder=$(rustc --print target-libdir --target aarch64-unknown-linux-gnu 2>/dev/null) || return 1
+  compgen -G "$folder/libstd-*.rlib" >/dev/null
+}
+
+# Rust's library for arm64. That of Debian's compiler is fetched by who needs it (xtask/src/cross.rs).
+arm_library() {
+  has_arm_library && return
+  if [ -x /usr/bin/rustc ]; then
+    case "$(dpkg-query -W -f ':${db:Status-Status}:' libstd-rust-web-dev libstd-rust-dev 2>/dev/null)" in
+      *:installed:*) return ;;
+    esac
+  fi
+  has rustup && rustup target add aarch64-unknown-linux-gnu && return
+  say 'NOTE: Rust has no library for arm64, so neither guests nor packages for it can be built here.'
+}
+
 cargo_deny() {
   case "$(cargo deny --version 2>/dev/null)" in
     "cargo-deny ${CARGO_DENY%.*}."*) return ;;
@@ -129,5 +147,6 @@ has chromium || has chromium-browser || has google-chrome || need chromium
 
 bpf_compiler
 bpf_linker
+arm_library
 cargo_deny
 say 'all is there: `cargo xtask test` runs every check'

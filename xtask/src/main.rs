@@ -3,13 +3,16 @@
 //! Nothing here is part of the program. `test` runs every check there is, the
 //! other commands are its steps that are worth running alone.
 
-mod arm64;
+mod apt;
+mod arch;
 mod bench;
+mod cross;
 mod digest;
 mod dist;
 mod ebpf;
 mod fuzz;
 mod package_test;
+mod program;
 mod setup;
 mod shell;
 mod steps;
@@ -20,6 +23,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use arch::Arch;
 
 /// The chores of wsproxy.
 #[derive(Parser)]
@@ -115,7 +120,7 @@ enum Command {
         /// Write what came of it to docs/KERNELS.md
         #[arg(long)]
         publish: bool,
-        /// Only steps whose names have one of these parts
+        /// Only these steps, by name, or those whose names have one of these parts
         #[arg(last = true)]
         filter: Vec<String>,
     },
@@ -126,7 +131,7 @@ enum Command {
     Dist {
         /// Only for this machine; may be given more than once [default: each]
         #[arg(long, value_enum)]
-        arch: Vec<dist::Arch>,
+        arch: Vec<Arch>,
         /// Build each program a second time, in another folder, and compare
         #[arg(long)]
         check: bool,
@@ -136,7 +141,7 @@ enum Command {
     /// The copy is an overlay in namespaces, of which nothing is left. Packages the program of
     /// target/tests if no package is named.
     PackageTest {
-        /// Test this package instead, of `cargo xtask dist`
+        /// Test this package instead, of `cargo xtask dist`; one of another machine is looked into only
         #[arg(long, value_name = "FILE")]
         deb: Option<PathBuf>,
         /// In the namespaces already: where the copy and the packages are
@@ -181,7 +186,7 @@ fn main() -> ExitCode {
             vm::main(&arch.0, &kernel.0, &filter, publish)
         }
         Command::Dist { arch, check } => {
-            dist::main(if arch.is_empty() { &dist::Arch::ALL } else { &arch }, check)
+            dist::main(if arch.is_empty() { &Arch::ALL } else { &arch }, check)
         }
         Command::PackageTest { inside: Some(folder), .. } => package_test::inside(&folder),
         Command::PackageTest { deb, inside: None } => package_test::main(deb.as_deref()),

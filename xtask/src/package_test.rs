@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{dist, shell};
+use crate::arch::Arch;
+use crate::dist::{self, inspect};
+use crate::shell;
 
 /// How long anything may take that must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,6 +33,15 @@ pub fn main(deb: Option<&Path>) -> Result<()> {
     let folder = shell::root().join("target/package-test");
     dist::fresh(&folder)?;
     let version = dist::Release::current()?.version;
+    if let Some(deb) = deb {
+        let arch = inspect::machine(deb)?;
+        let files = inspect::package(deb, arch, &version)?;
+        println!("{}: {} files, as they have to be", deb.display(), files.len());
+        if arch.is_foreign() {
+            println!("it is for {}: it was looked into, and not installed", arch.name());
+            return Ok(());
+        }
+    }
     let next = format!("{version}+1");
     let program = folder.join("wsproxy");
     let built = match deb {
@@ -48,7 +59,8 @@ pub fn main(deb: Option<&Path>) -> Result<()> {
             built
         }
     };
-    for (package, name) in built.iter().zip(PACKAGES) {
+    for ((package, name), version) in built.iter().zip(PACKAGES).zip([&version, &next]) {
+        inspect::package(package, Arch::of_host()?, version)?;
         fs::copy(package, folder.join(name)).with_context(|| package.display().to_string())?;
     }
     check_texts(&dist::folder().join("manual"))?;

@@ -5,13 +5,14 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{Arch, Release, deb};
+use super::{Release, deb};
+use crate::arch::Arch;
 use crate::shell;
 
 /// Makes the archive of what lies in `root`.
 pub fn build(root: &Path, out: &Path, arch: Arch, release: &Release) -> Result<PathBuf> {
     deb::settle(root, release)?;
-    let name = format!("wsproxy-{}-linux-{}", release.version, arch.name());
+    let name = format!("wsproxy-{}-linux-{}", release.version, arch.debian());
     let file = out.join(format!("{name}.tar"));
     let mut tar = Command::new("tar");
     tar.args(["--sort=name", "--format=gnu", "--owner=0", "--group=0", "--numeric-owner"]);

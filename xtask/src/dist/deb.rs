@@ -8,12 +8,14 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{Arch, Release, tree};
+use super::{Release, tree};
+use crate::arch::Arch;
 use crate::shell;
 
 /// Who answers for it.
 pub const MAINTAINER: &str = "wsproxy maintainers <maintainers@wsproxy.invalid>";
-const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
+/// What dpkg runs, by name.
+pub const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
 /// How hard to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ pub fn build(
     fs::write(control.join("control"), description(root, arch, release)?).context("control")?;
     fs::write(control.join("md5sums"), sums(root)?).context("md5sums")?;
     settle(root, release)?;
-    let file = out.join(format!("wsproxy_{}_{}.deb", release.version, arch.name()));
+    let file = out.join(format!("wsproxy_{}_{}.deb", release.version, arch.debian()));
     let mut dpkg = Command::new("dpkg-deb");
     dpkg.env("SOURCE_DATE_EPOCH", release.epoch.to_string());
     // One thread: how many there are decides how the compressor cuts its input.
@@ -74,7 +76,7 @@ fn description(root: &Path, arch: Arch, release: &Release) -> Result<String> {
          move the bytes of the sessions: routing, TLS, balancing, limits, health checks,\n \
          metrics, and reloads that live sessions do not notice.\n",
         release.version,
-        arch.name(),
+        arch.debian(),
         bytes.div_ceil(1024)
     ))
 }

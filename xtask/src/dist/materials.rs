@@ -9,7 +9,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Arch, Release};
+use super::Release;
+use crate::arch::Arch;
 use crate::shell;
 
 /// Files of a crate that say under which terms it comes begin like this.
@@ -167,7 +168,7 @@ mod tests {
     #[test]
     fn the_bill_has_what_is_linked_and_nothing_else() {
         let release = Release { version: "1".into(), epoch: 0 };
-        let (bill, licences) = of(Arch::Amd64, &release).expect("the workspace has metadata");
+        let (bill, licences) = of(Arch::X86_64, &release).expect("the workspace has metadata");
         let bill: Value = serde_json::from_str(&bill).expect("it is JSON");
         assert_eq!(bill["metadata"]["component"]["name"], "wsproxy");
         assert_eq!(bill["metadata"]["timestamp"], "1970-01-01T00:00:00Z");

@@ -4,6 +4,7 @@
 mod archive;
 mod build;
 mod deb;
+pub mod inspect;
 mod materials;
 mod tree;
 
@@ -13,47 +14,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{arm64, digest, shell};
+use crate::arch::Arch;
+use crate::program::Program;
+use crate::{digest, shell};
 use deb::Pack;
 
 /// A larger program means that something has come in which nobody wanted, in bytes.
-const MOST: u64 = 15_000_000;
-
-/// A machine that packages are made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Arch {
-    /// x86_64
-    Amd64,
-    /// aarch64
-    Arm64,
-}
-
-impl Arch {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
-
-    /// This machine's.
-    fn of_host() -> Result<Self> {
-        let host = shell::host()?;
-        Ok(if host.starts_with("aarch64-") { Self::Arm64 } else { Self::Amd64 })
-    }
-
-    /// As Debian calls it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Amd64 => "amd64",
-            Self::Arm64 => "arm64",
-        }
-    }
-
-    /// As the compiler calls it.
-    pub const fn target(self) -> &'static str {
-        match self {
-            Self::Amd64 => "x86_64-unknown-linux-gnu",
-            Self::Arm64 => arm64::TARGET,
-        }
-    }
-}
+const MOST: usize = 15_000_000;
 
 /// What every file of a release says of itself.
 pub struct Release {
@@ -99,27 +66,41 @@ pub fn main(archs: &[Arch], check: bool) -> Result<()> {
     let out = folder().join("out");
     fresh(&out)?;
     let manual = manual()?;
+    let mut contents = Vec::new();
     for &arch in archs {
-        let program = build::release(arch, &folder().join("build"))?;
-        let size = fs::metadata(&program).context("the program")?.len();
-        println!("{}: the program has {:.1} MB", arch.name(), size as f64 / 1e6);
-        ensure!(size < MOST, "more than {MOST} bytes");
-        if check {
-            let again = build::release(arch, &folder().join("build-again"))?;
-            let (first, second) = (digest::read(&program)?, digest::read(&again)?);
-            ensure!(first == second, "{}: two builds differ", arch.name());
-            println!("{}: a second build is the same", arch.name());
-        }
-        let root = folder().join(format!("tree-{}", arch.name()));
+        let program = program(arch, check)?;
+        let root = folder().join(format!("tree-{}", arch.debian()));
         tree::lay(&root, arch, &release, &program, &manual)?;
-        deb::build(&root, &out, arch, &release, Pack::Small)?;
+        let package = deb::build(&root, &out, arch, &release, Pack::Small)?;
+        contents.push(inspect::package(&package, arch, &release.version)?);
         archive::build(&root, &out, arch, &release)?;
-        let bill = format!("wsproxy-{}-{}.cdx.json", release.version, arch.name());
+        let bill = format!("wsproxy-{}-{}.cdx.json", release.version, arch.debian());
         fs::copy(root.join(tree::BILL), out.join(bill)).context("the bill of materials")?;
     }
+    let alike = contents.iter().all(|names| *names == contents[0]);
+    ensure!(alike, "the packages have different files: {contents:#?}");
     sums(&out)?;
     println!("all is in {}", out.display());
     Ok(())
+}
+
+/// Builds the program, and a second time if that is to be compared.
+fn program(arch: Arch, check: bool) -> Result<PathBuf> {
+    let path = build::release(arch, &folder().join("build"))?;
+    let program = Program::read(&path)?;
+    println!("{}: the program has {:.1} MB", arch.name(), program.size() as f64 / 1e6);
+    program.check(arch)?;
+    program.check_release(MOST)?;
+    if check {
+        let again = build::release(arch, &folder().join("build-again"))?;
+        ensure!(
+            digest::read(&again)? == digest::read(&path)?,
+            "{}: two builds differ",
+            arch.name()
+        );
+        println!("{}: a second build is the same", arch.name());
+    }
+    Ok(path)
 }
 
 /// The package of a program that is there already, under these versions; for the test of packages.

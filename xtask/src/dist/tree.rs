@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{Arch, Release, fresh, materials};
+use super::{Release, fresh, materials};
+use crate::arch::Arch;
 use crate::shell;
 
 /// The bill of materials.

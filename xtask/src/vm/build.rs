@@ -1,43 +1,37 @@
-//! The programs that a guest runs, for its architecture and without a library.
+//! The programs that a guest runs. On the machine that it is like they are those that
+//! `cargo xtask test` builds anyhow, with the libraries that they load here; for another one they
+//! are built without a need for any.
 
-use std::collections::BTreeMap;
-use std::env;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::kernels::{self, Arch};
+use super::kernels;
+use super::steps::Step;
+use crate::arch::Arch;
+use crate::cross::Toolchain;
+use crate::program::Program;
 use crate::shell;
 
 /// Tests of the package wsproxy-tests.
 const TESTS: [&str; 5] = ["behaviour", "frames", "namespaces", "packet", "torture"];
-/// Tests of the program itself; in the guest their names have `program-` in front.
-const PROGRAM_TESTS: [&str; 2] = ["packet", "persist"];
+/// Tests of the program itself, by their names in the guest, where two names would be equal.
+const PROGRAM_TESTS: [(&str, &str); 2] =
+    [("program-packet", "packet"), ("program-persist", "persist")];
+/// What is there whatever the steps are.
+const BINARIES: [&str; 2] = ["wsproxy", "leftovers"];
 /// Static, so that the guest needs no library, and without a warning.
-const FLAGS: &str = "-Ctarget-feature=+crt-static -Dwarnings";
-/// Debian's compiler, whose libraries for other architectures are packages.
-const DISTRIBUTION_RUSTC: &str = "/usr/bin/rustc";
-/// Libraries of Rust by Debian: with the compiler rustc-web, and with the compiler rustc.
-const LIBRARIES: [&str; 2] = ["libstd-rust-web-dev", "libstd-rust-dev"];
-const CROSS_LINKER: &str = "aarch64-linux-gnu-gcc";
+const FLAGS: [&str; 2] = ["-Ctarget-feature=+crt-static", "-Dwarnings"];
 
-impl Arch {
-    /// The target's name, for the compiler.
-    const fn target(self) -> &'static str {
-        match self {
-            Self::X86_64 => "x86_64-unknown-linux-gnu",
-            Self::Arm64 => "aarch64-unknown-linux-gnu",
-        }
-    }
-}
-
-/// What was built: names in the guest, and files here.
+/// What was built.
 pub struct Programs {
-    /// By name.
+    /// Files here, by their names in the guest.
     pub files: BTreeMap<String, PathBuf>,
+    /// What they load, by where they look for it; the loader is among them.
+    pub libraries: BTreeSet<PathBuf>,
 }
 
 impl Programs {
@@ -47,26 +41,55 @@ impl Programs {
     }
 }
 
-/// Builds them.
-pub fn programs(arch: Arch) -> Result<Programs> {
+/// Builds what these steps run.
+pub fn programs(arch: Arch, steps: &[Step]) -> Result<Programs> {
     println!("building for {}", arch.name());
-    let mut cargo = compiler(arch)?;
-    // The linker strips what goes into the guest's memory.
-    cargo.args(["build", "--locked", "--profile", "tests", "--target", arch.target()]);
-    cargo.args(["--config", "profile.tests.strip='symbols'"]);
-    cargo.arg("--target-dir").arg(kernels::folder().join("build"));
+    let started: BTreeSet<_> = steps.iter().flat_map(Step::programs).collect();
+    let wanted = |name: &str| BINARIES.contains(&name) || started.contains(name);
+    let mut cargo = if arch.is_foreign() { foreign(arch)? } else { own() };
     cargo.args(["--message-format", "json-render-diagnostics"]);
-    cargo.args(["--package", "wsproxy", "--package", "wsproxy-tests", "--bins"]);
-    let tests = TESTS.iter().chain(&PROGRAM_TESTS);
-    tests.for_each(|test| {
+    cargo.args(BINARIES.iter().flat_map(|name| ["--bin", name]));
+    let tests = TESTS.iter().map(|name| (*name, *name)).chain(PROGRAM_TESTS);
+    for (_, test) in tests.filter(|(name, _)| wanted(name)) {
         cargo.args(["--test", test]);
-    });
+    }
     let output = cargo.stderr(Stdio::inherit()).output().context("could not start cargo")?;
     ensure!(output.status.success(), "building for {} failed", arch.name());
-    let files = executables(&String::from_utf8_lossy(&output.stdout));
-    let programs = Programs { files };
-    programs.wsproxy()?;
+    let mut files = executables(&String::from_utf8_lossy(&output.stdout));
+    files.retain(|name, _| wanted(name));
+    let mut libraries = BTreeSet::new();
+    if !arch.is_foreign() {
+        for file in files.values() {
+            let said = shell::output(Command::new("ldd").arg(file).env("LC_ALL", "C"))?;
+            libraries.extend(loaded(&said));
+        }
+    }
+    let programs = Programs { files, libraries };
+    Program::read(programs.wsproxy()?)?.check(arch)?;
     Ok(programs)
+}
+
+/// The build of the tests: with the same features, which depend on what is built together.
+fn own() -> Command {
+    let mut cargo = shell::cargo();
+    cargo.args(["build", "--locked", "--workspace", "--profile", "tests"]);
+    cargo
+}
+
+fn foreign(arch: Arch) -> Result<Command> {
+    let mut cargo = Toolchain::of(arch)?.cargo_build(&FLAGS);
+    cargo.args(["--profile", "guest", "--package", "wsproxy", "--package", "wsproxy-tests"]);
+    cargo.arg("--target-dir").arg(kernels::folder().join("build"));
+    Ok(cargo)
+}
+
+/// The files in what `ldd` says; the kernel's own one is none.
+fn loaded(said: &str) -> impl Iterator<Item = PathBuf> {
+    let words = said.lines().filter_map(|line| {
+        let place = line.split_once("=>").map_or(line, |(_, place)| place);
+        place.split_whitespace().next()
+    });
+    words.filter(|word| word.starts_with('/')).map(PathBuf::from)
 }
 
 /// The programs in cargo's messages, by the names that they get in the guest.
@@ -83,129 +106,16 @@ fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
         };
         let is_test = target["kind"][0] == "test";
         let of_program = is_test && !package.contains("#wsproxy-tests@");
-        let prefix = if of_program { "program-" } else { "" };
-        found.insert(format!("{prefix}{name}"), PathBuf::from(path));
+        let in_guest = PROGRAM_TESTS.iter().find(|(_, test)| of_program && *test == name);
+        let in_guest = in_guest.map_or(name, |(in_guest, _)| *in_guest);
+        found.insert(in_guest.to_owned(), PathBuf::from(path));
     }
     found
 }
 
-/// A cargo that builds for this architecture; its sub-command is still to be added.
-fn compiler(arch: Arch) -> Result<Command> {
-    let mut cargo = shell::cargo();
-    cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
-    let name = |what: &str| {
-        let target = arch.target().to_uppercase().replace('-', "_");
-        format!("CARGO_TARGET_{target}_{what}")
-    };
-    let mut flags = FLAGS.to_owned();
-    if shell::host()? != arch.target() {
-        cargo.env(name("LINKER"), CROSS_LINKER);
-        if !has_libraries(Path::new("rustc"), arch, None) {
-            let root = distribution_libraries(arch)?;
-            flags = format!("{flags} --sysroot={}", root.display());
-            cargo.env("RUSTC", DISTRIBUTION_RUSTC);
-        }
-    }
-    cargo.env(name("RUSTFLAGS"), flags);
-    Ok(cargo)
-}
-
-/// Whether a compiler has Rust's library for this architecture.
-fn has_libraries(rustc: &Path, arch: Arch, root: Option<&Path>) -> bool {
-    let mut command = Command::new(rustc);
-    command.args(["--print", "target-libdir", "--target", arch.target()]);
-    if let Some(root) = root {
-        command.arg("--sysroot").arg(root);
-    }
-    let folder = shell::output(&mut command).unwrap_or_default();
-    Path::new(folder.trim()).read_dir().is_ok_and(|mut files| {
-        files.any(|file| {
-            file.is_ok_and(|file| file.file_name().to_string_lossy().starts_with("libstd-"))
-        })
-    })
-}
-
-/// Debian's library for another architecture, unpacked: a folder for `--sysroot`. It has to be of
-/// the version that the compiler has.
-fn distribution_libraries(arch: Arch) -> Result<PathBuf> {
-    let (package, version) = LIBRARIES
-        .into_iter()
-        .find_map(|name| Some((name, installed_version(name)?)))
-        .with_context(|| cross_help(arch))?;
-    let suite = distribution().with_context(|| cross_help(arch))?;
-    let unpacked = kernels::package(&suite, arch, package, &version)?;
-    let root = kernels::folder().join(format!("sysroot-{}-{version}", arch.name()));
-    let libraries = root.join("lib/rustlib");
-    fs::create_dir_all(&libraries).context("a folder for Rust's libraries")?;
-    let link = libraries.join(arch.target());
-    if !link.exists() {
-        let found = find_library(&unpacked.join("usr"), arch).with_context(|| cross_help(arch))?;
-        std::os::unix::fs::symlink(found, &link).context("a link to Rust's libraries")?;
-    }
-    ensure!(
-        has_libraries(Path::new(DISTRIBUTION_RUSTC), arch, Some(&root)),
-        "{package} {version} has no library for {}",
-        arch.name()
-    );
-    Ok(root)
-}
-
-/// The folder `rustlib/TARGET` in an unpacked package.
-fn find_library(usr: &Path, arch: Arch) -> Option<PathBuf> {
-    let folders = ["lib".into(), format!("lib/{}-linux-gnu", "aarch64"), "lib/rust-web".into()];
-    let places = folders.map(|folder: String| usr.join(folder).join("rustlib").join(arch.target()));
-    places.into_iter().find(|place| place.exists())
-}
-
-/// The version of a package that is installed.
-fn installed_version(package: &str) -> Option<String> {
-    let format = "${db:Status-Status} ${Version}";
-    let said =
-        shell::output(Command::new("dpkg-query").args(["-W", "-f", format, package])).ok()?;
-    said.trim().strip_prefix("installed ").map(str::to_owned)
-}
-
-/// The name of this machine's suite of Debian.
-fn distribution() -> Option<String> {
-    let text = fs::read_to_string("/etc/os-release").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
-    Some(line.trim_matches('"').to_owned())
-}
-
-fn cross_help(arch: Arch) -> String {
-    format!("Rust's library is not there; get it with `rustup target add {}`", arch.target())
-}
-
-/// What is missing to build for this architecture, if something is.
-pub fn missing(arch: Arch) -> Option<String> {
-    let foreign = shell::host().is_ok_and(|host| host != arch.target());
-    if !foreign {
-        return None;
-    }
-    if arch != Arch::Arm64 {
-        return Some(format!("programs for {} are built only there", arch.name()));
-    }
-    if shell::find_program(&[CROSS_LINKER]).is_none() {
-        let packages = "gcc-aarch64-linux-gnu libc6-dev-arm64-cross";
-        let how = format!("install it with `apt-get install {packages}`");
-        return Some(format!("{CROSS_LINKER} is not there; {how}"));
-    }
-    let known = has_libraries(Path::new("rustc"), arch, None)
-        || (Path::new(DISTRIBUTION_RUSTC).exists()
-            && LIBRARIES.iter().any(|name| installed_version(name).is_some()));
-    (!known).then(|| cross_help(arch))
-}
-
-/// Whether this is a machine with apt, which kernels are fetched by.
-pub fn has_apt() -> bool {
-    ["apt-get", "apt-cache", "dpkg-deb", "xz", "timeout"]
-        .iter()
-        .all(|program| shell::find_program(&[program]).is_some())
-        && env::consts::OS == "linux"
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::steps::STEPS;
     use super::*;
 
     #[test]
@@ -232,5 +142,25 @@ mod tests {
         let names: Vec<_> = found.keys().map(String::as_str).collect();
         assert_eq!(names, ["packet", "program-packet", "wsproxy"]);
         assert_eq!(found["program-packet"], Path::new("/t/packet-2"));
+    }
+
+    #[test]
+    fn libraries_are_found_in_what_ldd_says() {
+        let said = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibc.so.6 => /lib/x/libc.so.6 (0x00007f)\n\
+                    \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
+        let found: Vec<_> = loaded(said).collect();
+        assert_eq!(found, [Path::new("/lib/x/libc.so.6"), "/lib64/ld-linux-x86-64.so.2".as_ref()]);
+        assert_eq!(loaded("\tstatically linked\n").count(), 0);
+    }
+
+    #[test]
+    fn each_program_of_a_step_is_known() {
+        let scripts = ["auto", "["];
+        for program in STEPS.iter().flat_map(Step::programs) {
+            let is_test = TESTS.contains(&program)
+                || PROGRAM_TESTS.iter().any(|(in_guest, _)| *in_guest == program);
+            let known = is_test || BINARIES.contains(&program) || scripts.contains(&program);
+            assert!(known, "{program}");
+        }
     }
 }

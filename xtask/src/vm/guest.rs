@@ -1,5 +1,6 @@
 //! The file system that a guest runs from.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use super::steps::{self, Step};
 const PROGRAM_FOLDERS: [&str; 4] = ["usr/bin", "bin", "usr/sbin", "sbin"];
 /// What `ip` and `tc` load, by the beginnings of names.
 const LIBRARIES: [&str; 12] = [
-    "ld-linux",
+    LOADER,
     "libbpf.",
     "libc.",
     "libcap.",
@@ -28,8 +29,10 @@ const LIBRARIES: [&str; 12] = [
     "libz.",
     "libzstd.",
 ];
-/// Where the PC's programs look for the loader; Arm's look in `/lib`.
-const LOADER: &str = "ld-linux-x86-64.so.2";
+/// How its name begins.
+const LOADER: &str = "ld-linux";
+/// Where these are in the guest.
+const TOOLS: &str = "tools";
 
 /// Writes it.
 pub fn write(
@@ -53,6 +56,9 @@ pub fn write(
     // The tests of the program start it by the path that it was built at.
     let built = programs.wsproxy()?.to_string_lossy().into_owned();
     archive.link(built.trim_start_matches('/'), "/bin/wsproxy")?;
+    for path in &programs.libraries {
+        archive.program(path.to_string_lossy().trim_start_matches('/'), &read(path)?)?;
+    }
     let order: String = modules.iter().map(|module| format!("{}\n", module.file)).collect();
     archive.file("modules/order", order.as_bytes())?;
     for module in modules {
@@ -63,26 +69,35 @@ pub fn write(
     Ok(())
 }
 
-/// busybox, `ip`, `tc` and the libraries that they load.
+/// busybox, which is static, and `ip` and `tc`, each with the loader and the libraries that it was
+/// built with: our programs may have been built with other ones.
 fn write_tools<W: Write>(archive: &mut Archive<W>, tools: &Path) -> Result<()> {
-    for name in ["busybox", "ip", "tc"] {
-        let places = PROGRAM_FOLDERS.map(|folder| tools.join(folder).join(name));
-        let path = places.iter().find(|path| path.is_file());
-        let path = path.with_context(|| format!("the packages have no {name}"))?;
-        archive.program(&format!("bin/{name}"), &read(path)?)?;
+    archive.program("bin/busybox", &read(&find(tools, "busybox")?)?)?;
+    let libraries = libraries(tools)?;
+    let is_loader = |name: &&String| name.starts_with(LOADER);
+    let loader = libraries.keys().find(is_loader).context("the packages have no loader")?;
+    for name in ["ip", "tc"] {
+        archive.program(&format!("{TOOLS}/{name}"), &read(&find(tools, name)?)?)?;
+        let start = format!("/{TOOLS}/{loader} --library-path /{TOOLS} /{TOOLS}/{name}");
+        let script = format!("#!/bin/busybox sh\nexec {start} \"$@\"\n");
+        archive.program(&format!("bin/{name}"), script.as_bytes())?;
     }
-    for path in libraries(tools)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        archive.program(&format!("lib/{name}"), &read(&path)?)?;
+    for (name, path) in &libraries {
+        archive.program(&format!("{TOOLS}/{name}"), &read(path)?)?;
     }
-    archive.link(&format!("lib64/{LOADER}"), &format!("../lib/{LOADER}"))?;
     Ok(())
 }
 
+fn find(tools: &Path, name: &str) -> Result<PathBuf> {
+    let places = PROGRAM_FOLDERS.map(|folder| tools.join(folder).join(name));
+    let path = places.into_iter().find(|path| path.is_file());
+    path.with_context(|| format!("the packages have no {name}"))
+}
+
 /// The libraries of a tree of packages, by the names that programs know them by.
-fn libraries(tools: &Path) -> Result<Vec<PathBuf>> {
+fn libraries(tools: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let cannot = || format!("the libraries in {}", tools.display());
-    let mut found = Vec::new();
+    let mut found = BTreeMap::new();
     for folder in fs::read_dir(tools.join("usr/lib")).with_context(cannot)?.flatten() {
         if !folder.path().join("libc.so.6").exists() {
             continue;
@@ -91,7 +106,7 @@ fn libraries(tools: &Path) -> Result<Vec<PathBuf>> {
             let name = entry.file_name().to_string_lossy().into_owned();
             let known = LIBRARIES.iter().any(|start| name.starts_with(start));
             if known && name.contains(".so.") && entry.path().is_file() {
-                found.push(entry.path());
+                found.insert(name, entry.path());
             }
         }
     }

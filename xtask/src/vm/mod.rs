@@ -1,7 +1,7 @@
 //! `cargo xtask vm`: wsproxy on other kernels and on arm64, in guests of qemu.
 //!
-//! A guest is a kernel of Debian's and a file system in memory with static programs; it runs its
-//! steps, writes what comes of them to its console, and turns itself off.
+//! A guest is a kernel of Debian's and a file system in memory with our programs; it runs its steps,
+//! writes what comes of them to its console, and turns itself off.
 
 mod build;
 mod cpio;
@@ -15,6 +15,7 @@ mod report;
 mod steps;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -27,7 +28,11 @@ use expected::Expected;
 use report::Report;
 use steps::{Plan, Step};
 
-pub use kernels::{Arch, Kernel};
+use crate::arch::Arch;
+use crate::{apt, cross, shell};
+
+pub use kernels::Kernel;
+pub use steps::{AUTO, DOCTOR, SHORT};
 
 /// Architectures by name: one, or all of them.
 #[derive(Clone, Debug)]
@@ -84,10 +89,11 @@ pub struct Boot {
 
 /// What is missing here to run guests of these architectures, if something is.
 pub fn missing(archs: &[Arch]) -> Option<String> {
-    if !build::has_apt() {
-        return Some("kernels come from Debian's archive by apt, which is not here".into());
+    if shell::find_program(&["xz"]).is_none() {
+        return Some("xz is not there; install it with `apt-get install xz-utils`".into());
     }
-    archs.iter().find_map(|arch| qemu::missing(*arch).or_else(|| build::missing(*arch)))
+    let of = |arch: &Arch| qemu::missing(*arch).or_else(|| cross::missing(*arch));
+    archs.iter().find_map(of).or_else(apt::missing)
 }
 
 /// `cargo xtask vm`.
@@ -111,14 +117,16 @@ pub fn main(archs: &[Arch], kernels: &[Kernel], filter: &[String], publishes: bo
 }
 
 /// Boots these one after the other, whatever comes of each; prints what did.
-pub fn run(wanted: &[(Kernel, Arch)], filter: &[String]) -> Result<Vec<Boot>> {
-    let mut built: BTreeMap<&str, Programs> = BTreeMap::new();
+fn run(wanted: &[(Kernel, Arch)], filter: &[String]) -> Result<Vec<Boot>> {
+    let steps = steps::wanted(filter);
+    let mut built: BTreeMap<Arch, Programs> = BTreeMap::new();
     let mut boots = Vec::new();
-    for (kernel, arch) in wanted {
-        if !built.contains_key(arch.name()) {
-            built.insert(arch.name(), build::programs(*arch)?);
-        }
-        let boot = one(*kernel, *arch, &built[arch.name()], filter)
+    for &(kernel, arch) in wanted {
+        let programs = match built.entry(arch) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(place) => place.insert(build::programs(arch, &steps)?),
+        };
+        let boot = one(kernel, arch, programs, &steps)
             .with_context(|| format!("Linux {} on {}", kernel.name(), arch.name()))?;
         boot.print();
         boots.push(boot);
@@ -126,11 +134,11 @@ pub fn run(wanted: &[(Kernel, Arch)], filter: &[String]) -> Result<Vec<Boot>> {
     Ok(boots)
 }
 
-fn one(kernel: Kernel, arch: Arch, programs: &Programs, filter: &[String]) -> Result<Boot> {
+fn one(kernel: Kernel, arch: Arch, programs: &Programs, steps: &[Step]) -> Result<Boot> {
     let unpacked = kernels::kernel(kernel, arch)?;
     let tools = kernels::tools(arch)?;
     let expected = Expected::of_release(&unpacked.release)?;
-    let Plan { run, skipped } = steps::plan(&expected, filter);
+    let Plan { run, skipped } = steps::plan(&expected, steps);
     let name = format!("{}-{}", kernel.name(), arch.name());
     let runs = kernels::folder().join("run");
     fs::create_dir_all(&runs).context("a folder for runs")?;

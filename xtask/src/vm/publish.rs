@@ -76,9 +76,10 @@ fn in_a_cell(text: &str) -> String {
 mod tests {
     use std::time::Duration;
 
+    use super::super::Kernel;
     use super::super::report::{Ran, Report};
-    use super::super::{Arch, Kernel};
     use super::*;
+    use crate::arch::Arch;
 
     #[test]
     fn what_failed_and_what_was_skipped_is_told() {

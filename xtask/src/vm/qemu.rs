@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::kernels::Arch;
+use crate::arch::Arch;
 use crate::shell;
 
 /// How often it is looked whether the guest is done.

@@ -34,6 +34,8 @@ pub const DOCTOR: &str = "doctor";
 pub const AUTO: &str = "auto";
 /// Notes what is in the kernel before anything of ours was.
 pub const BASELINE: &str = "baseline";
+/// What CI has the time for of the suite on the packet path; the whole suite is a step of its own.
+pub const SHORT: &str = "packet, short";
 /// Compares with that.
 pub const LEFTOVERS: &str = "nothing is left";
 
@@ -41,6 +43,12 @@ impl Step {
     /// Whether it is a program of tests, which has to run at least one.
     pub fn is_tests(&self) -> bool {
         ![BASELINE, DOCTOR, AUTO, LEFTOVERS].contains(&self.name)
+    }
+
+    /// What it starts: the first words of its commands.
+    pub fn programs(&self) -> impl Iterator<Item = &'static str> {
+        let commands = self.command.split("&&").flat_map(|part| part.split("||"));
+        commands.filter_map(|command| command.split_whitespace().next())
     }
 }
 
@@ -50,7 +58,7 @@ const fn step(name: &'static str, needs: Needs, limit: u32, command: &'static st
 
 /// All steps, in order. Emulation is slow, and slower where others use the machine: the limits are
 /// many times what a step takes.
-pub const STEPS: [Step; 17] = [
+pub const STEPS: [Step; 18] = [
     step(BASELINE, Needs::Nothing, 60, "leftovers --note /run/loaded"),
     // It fails, rightly, where there is no kernel path: what counts is what it says.
     step(DOCTOR, Needs::Nothing, 120, "wsproxy doctor --json || [ $? = 1 ]"),
@@ -58,6 +66,13 @@ pub const STEPS: [Step; 17] = [
     step("relay", Needs::Nothing, 600, "behaviour relay"),
     step("sockmap", Needs::Sockmap, 600, "behaviour sockmap"),
     step("packet", Needs::Packets, 600, "behaviour packet"),
+    step(
+        SHORT,
+        Needs::Packets,
+        300,
+        "behaviour packet::all_families packet::early_bytes packet::echoes packet::half_close \
+         packet::ping_pong packet::reset_travels",
+    ),
     step("frames, relay", Needs::Nothing, 600, "frames relay"),
     step("frames, sockmap", Needs::Sockmap, 600, "frames sockmap"),
     step("frames, packet", Needs::Packets, 600, "frames packet"),
@@ -79,16 +94,28 @@ pub struct Plan {
     pub skipped: Vec<(&'static str, String)>,
 }
 
-/// The steps for a kernel of which this is expected; `filter` has parts of names.
-pub fn plan(expected: &Expected, filter: &[String]) -> Plan {
-    let mut plan = Plan { run: Vec::new(), skipped: Vec::new() };
-    let wanted = |name: &str| {
-        let always = [BASELINE, LEFTOVERS].contains(&name);
-        always || filter.is_empty() || filter.iter().any(|part| name.contains(part.as_str()))
+/// The steps of this filter, which has names or parts of names: a whole name means only that step.
+/// Without any it is all of them but the short one, which has to be named; the comparison of what is
+/// left is always there.
+pub fn wanted(filter: &[String]) -> Vec<Step> {
+    let matches = |name: &str, part: &String| {
+        let whole = STEPS.iter().any(|step| step.name == part);
+        if whole { name == part } else { name != SHORT && name.contains(part.as_str()) }
     };
-    for step in STEPS.into_iter().filter(|step| wanted(step.name)) {
+    let wanted = |step: &Step| {
+        let always = [BASELINE, LEFTOVERS].contains(&step.name);
+        let all = filter.is_empty() && step.name != SHORT;
+        always || all || filter.iter().any(|part| matches(step.name, part))
+    };
+    STEPS.into_iter().filter(wanted).collect()
+}
+
+/// Which of these steps a kernel can run, of which this is expected.
+pub fn plan(expected: &Expected, wanted: &[Step]) -> Plan {
+    let mut plan = Plan { run: Vec::new(), skipped: Vec::new() };
+    for step in wanted {
         match expected.lacks(step.needs) {
-            None => plan.run.push(step),
+            None => plan.run.push(*step),
             Some(why) => plan.skipped.push((step.name, why)),
         }
     }
@@ -107,20 +134,35 @@ mod tests {
 
     #[test]
     fn a_kernel_is_spared_what_it_cannot_do_and_says_so() {
-        let old = plan(&Expected::of((5, 10)), &[]);
+        let old = plan(&Expected::of((5, 10)), &STEPS);
         assert!(old.run.iter().all(|step| step.needs == Needs::Nothing));
         assert!(old.skipped.iter().any(|(name, why)| *name == "sockmap" && !why.is_empty()));
-        let middle = plan(&Expected::of((6, 1)), &[]);
+        let middle = plan(&Expected::of((6, 1)), &STEPS);
         assert_eq!(middle.skipped.len(), 1, "{:?}", middle.skipped);
-        assert!(plan(&Expected::of((6, 12)), &[]).skipped.is_empty());
+        assert!(plan(&Expected::of((6, 12)), &STEPS).skipped.is_empty());
     }
 
     #[test]
     fn a_filter_leaves_the_comparison() {
-        let plan = plan(&Expected::of((6, 12)), &["frames".to_owned()]);
-        let names: Vec<_> = plan.run.iter().map(|step| step.name).collect();
+        let names_of = |filter: &str| {
+            wanted(&[filter.to_owned()]).iter().map(|step| step.name).collect::<Vec<_>>()
+        };
         let frames = ["frames, relay", "frames, sockmap", "frames, packet"];
-        assert_eq!(names, [&[BASELINE], &frames[..], &[LEFTOVERS]].concat());
+        assert_eq!(names_of("frames"), [&[BASELINE], &frames[..], &[LEFTOVERS]].concat());
+        assert_eq!(names_of("packet"), [BASELINE, "packet", LEFTOVERS]);
+        assert_eq!(names_of(SHORT), [BASELINE, SHORT, LEFTOVERS]);
+        assert_eq!(wanted(&[]).len(), STEPS.len() - 1);
+    }
+
+    #[test]
+    fn a_step_names_its_programs() {
+        let of = |name: &str| {
+            let step = STEPS.iter().find(|step| step.name == name).expect(name);
+            step.programs().collect::<Vec<_>>()
+        };
+        assert_eq!(of("sockmap"), ["behaviour"]);
+        assert_eq!(of("namespaces, packet"), ["namespaces", "packet"]);
+        assert_eq!(of(DOCTOR)[0], "wsproxy");
     }
 
     #[test]
