@@ -114,6 +114,22 @@ fn freeze_soon(socket: &TcpStream) -> Frozen {
     }
 }
 
+/// Rebuilds a connection whose socket was just closed. A process that another test starts has a copy of
+/// all descriptors until it runs its program, and the socket lives as long.
+fn rebuild_soon(revival: &Revival) -> OwnedFd {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        match rebuild_frozen(revival) {
+            Err(error)
+                if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) && Instant::now() < end =>
+            {
+                thread::sleep(Duration::from_millis(1));
+            }
+            rebuilt => return rebuilt.unwrap(),
+        }
+    }
+}
+
 /// The same connection again.
 fn again(socket: &TcpStream, frozen: &Frozen) -> Revival {
     let facts = facts(socket.as_fd()).unwrap();
