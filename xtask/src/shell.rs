@@ -9,6 +9,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+/// How the names of variables begin that cargo sets for the program that it runs.
+const OF_THIS_PROGRAM: [&str; 2] = ["CARGO_MANIFEST_", "CARGO_PKG_"];
+
 /// The folder of the workspace.
 pub fn root() -> PathBuf {
     // Cargo sets it when it runs this program; the built-in one serves a debugger.
@@ -26,6 +29,13 @@ pub fn in_ci() -> bool {
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    // What `cargo run` has said of this program. Build scripts that look at it (ring's) would run
+    // again, and all that needs them be built again, whenever cargo is started by hand in between.
+    for (key, _) in env::vars_os() {
+        if key.to_str().is_some_and(|key| OF_THIS_PROGRAM.iter().any(|of| key.starts_with(of))) {
+            command.env_remove(key);
+        }
+    }
     command
 }
 
@@ -89,4 +99,21 @@ fn show(command: &Command) -> String {
         let _ = write!(line, " {argument}");
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cargo_is_not_told_of_this_program() {
+        // cargo has set it for this test, too.
+        assert!(env::var_os("CARGO_PKG_NAME").is_some());
+        let cargo = cargo();
+        let kept: Vec<_> = cargo.get_envs().filter(|(_, value)| value.is_some()).collect();
+        assert!(kept.is_empty(), "{kept:?}");
+        let gone: Vec<_> = cargo.get_envs().map(|(key, _)| key).collect();
+        assert!(gone.contains(&OsStr::new("CARGO_PKG_NAME")), "{gone:?}");
+        assert!(gone.contains(&OsStr::new("CARGO_MANIFEST_DIR")), "{gone:?}");
+    }
 }

@@ -67,7 +67,7 @@ impl FromStr for Kernels {
 /// A guest may take this besides its steps: the boot, and the end.
 const BOOT: Duration = Duration::from_secs(240);
 /// Whatever the steps' limits are together, a guest is ended after this.
-const GUEST_LIMIT: Duration = Duration::from_secs(45 * 60);
+const GUEST_LIMIT: Duration = Duration::from_secs(90 * 60);
 /// Lines that are shown of a step that failed, and of a console.
 const SHOWN: usize = 60;
 

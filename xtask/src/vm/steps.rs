@@ -63,9 +63,9 @@ pub const STEPS: [Step; 18] = [
     // It fails, rightly, where there is no kernel path: what counts is what it says.
     step(DOCTOR, Needs::Nothing, 120, "wsproxy doctor --json || [ $? = 1 ]"),
     step(AUTO, Needs::Nothing, 180, "auto"),
-    step("relay", Needs::Nothing, 600, "behaviour relay"),
-    step("sockmap", Needs::Sockmap, 600, "behaviour sockmap"),
-    step("packet", Needs::Packets, 600, "behaviour packet"),
+    step("relay", Needs::Nothing, 1200, "behaviour relay"),
+    step("sockmap", Needs::Sockmap, 1200, "behaviour sockmap"),
+    step("packet", Needs::Packets, 1200, "behaviour packet"),
     step(
         SHORT,
         Needs::Packets,
