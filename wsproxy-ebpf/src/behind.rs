@@ -27,6 +27,7 @@ use wsproxy_common::{
 use crate::{
     atomic,
     frames::{DROP, GO_ON},
+    lengths,
     maps::{DIRECTIONS, FLOWS, SHELVES, WORK, Work, count},
     packet::payload_at,
 };
@@ -283,7 +284,8 @@ unsafe extern "C" fn put(_nth: u64, context: *mut c_void) -> i64 {
         }
         let length = if left < PIECE as u32 { left } else { PIECE as u32 };
         let to = (&raw mut (*shelf).bytes).cast::<u8>().add((slot % PIECES) * PIECE);
-        if length == 0 || bpf_skb_load_bytes(skb, base, to.cast(), length) != 0 {
+        let Some(length) = lengths::within(length, PIECE as u32) else { return 1 };
+        if bpf_skb_load_bytes(skb, base, to.cast(), length) != 0 {
             return 1;
         }
         (*shelf).pieces[slot % PIECES] = Piece { seq, length };

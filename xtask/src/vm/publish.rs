@@ -1,4 +1,5 @@
-//! docs/KERNELS.md: what was run on which kernel, and what came of it.
+//! docs/KERNELS.md: what was run on which kernel, and what came of it. Only what stands between two
+//! marks is written; the rest is people's.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,6 +11,8 @@ use super::Boot;
 use crate::shell;
 
 const FILE: &str = "docs/KERNELS.md";
+const BEGIN: &str = "<!-- newest run: written by `cargo xtask vm --publish` -->\n";
+const END: &str = "<!-- end of the newest run -->";
 
 /// Writes it.
 pub fn write(boots: &[Boot]) -> Result<()> {
@@ -17,23 +20,28 @@ pub fn write(boots: &[Boot]) -> Result<()> {
     let qemu = boots.first().map(|boot| boot.arch.qemu()).context("nothing was run")?;
     let emulator = shell::output(Command::new(qemu).arg("--version"))?;
     let emulator = emulator.lines().next().unwrap_or_default();
-    let text = text(boots, date.trim(), emulator);
-    fs::write(shell::root().join(FILE), text).with_context(|| format!("cannot write {FILE}"))?;
+    let path = shell::root().join(FILE);
+    let document = fs::read_to_string(&path).with_context(|| format!("cannot read {FILE}"))?;
+    let document = placed(&document, &text(boots, date.trim(), emulator))?;
+    fs::write(&path, document).with_context(|| format!("cannot write {FILE}"))?;
     println!("{FILE} is written");
     Ok(())
 }
 
+/// The document with this text between the marks.
+fn placed(document: &str, text: &str) -> Result<String> {
+    let parts = document.split_once(BEGIN).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(END)?;
+        Some((before, after))
+    });
+    let marks = || format!("{FILE} does not have the marks {BEGIN:?} and {END:?}");
+    let (before, after) = parts.with_context(marks)?;
+    Ok(format!("{before}{BEGIN}\n{text}\n{END}{after}"))
+}
+
 fn text(boots: &[Boot], date: &str, emulator: &str) -> String {
     let mut text = format!(
-        "# Kernels\n\n\
-         Written by `cargo xtask vm --arch all --kernel all --publish` on {date}; do not edit.\n\
-         The guests run Debian's cloud kernels under emulation ({emulator}), two CPUs each.\n\n\
-         `relay`, `sockmap`, `packet`: the behaviour suite over that datapath; `frames`: pings, \
-         Close frames, drain; `namespaces`: real links (veth); `program`: the program itself, \
-         `survival` its end by SIGKILL; `torture`: sessions by dice; `nothing is left`: no BPF \
-         program, map, link, pin or clsact remains after all of it. A complaint of the guest's \
-         kernel (WARNING, BUG, Oops, stall) fails a run. `doctor` must say of each kernel what is \
-         known of its version, `auto` must choose the best that there is.\n"
+        "On {date}, with Debian's cloud kernels under emulation ({emulator}), two CPUs each.\n"
     );
     for boot in boots {
         boot_text(&mut text, boot);
@@ -48,7 +56,7 @@ fn boot_text(text: &mut String, boot: &Boot) {
     // Writing to a String cannot fail.
     let _ = write!(
         text,
-        "\n## {} on {arch}: {verdict}\n\nLinux {release}, package {version}; {seconds} s.\n\n\
+        "\n### {} on {arch}: {verdict}\n\nLinux {release}, package {version}; {seconds} s.\n\n\
          | step | result | |\n|---|---|---|\n",
         boot.kernel.name()
     );
@@ -82,6 +90,16 @@ mod tests {
     use crate::arch::Arch;
 
     #[test]
+    fn what_people_wrote_stays() {
+        let document = format!("# Kernels\n\nBefore.\n\n{BEGIN}old\n{END}\n\nAfter.\n");
+        let placed = placed(&document, "new").expect("it has the marks");
+        assert_eq!(placed, format!("# Kernels\n\nBefore.\n\n{BEGIN}\nnew\n{END}\n\nAfter.\n"));
+        assert!(super::placed("# Kernels\n", "new").is_err());
+        let document = fs::read_to_string(shell::root().join(FILE)).expect(FILE);
+        assert!(super::placed(&document, "new").is_ok(), "{FILE} has no place for a run");
+    }
+
+    #[test]
     fn what_failed_and_what_was_skipped_is_told() {
         let ran = |name: &str, failure: Option<&str>, tests| Ran {
             name: name.into(),
@@ -104,7 +122,7 @@ mod tests {
         };
         let text = text(&[boot], "2026-01-01", "QEMU 7");
         for part in [
-            "## 6.1 on arm64: **failed**",
+            "### 6.1 on arm64: **failed**",
             "| relay | passed | 13 tests |",
             "| packet | **failed** | a/b; c |",
             "| program, survival | skipped | no tcx |",
