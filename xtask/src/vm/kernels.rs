@@ -88,13 +88,16 @@ pub fn kernel(kernel: Kernel, arch: Arch) -> Result<Unpacked> {
     let release = image.trim_start_matches("linux-image-").to_owned();
     let version = apt.version(&image)?;
     let unpacked = apt.unpack(&format!("kernel-{release}-{version}"), &packages)?;
-    let image = unpacked.join("boot").join(format!("vmlinuz-{release}"));
-    ensure!(image.exists(), "{} is not there", image.display());
     let modules = ["usr/lib/modules", "lib/modules"]
         .map(|folder| unpacked.join(folder).join(&release))
         .into_iter()
         .find(|folder| folder.exists())
         .with_context(|| format!("{release} has no modules"))?;
+    // Since Linux 7 it lies beside the modules.
+    let image = [unpacked.join("boot").join(format!("vmlinuz-{release}")), modules.join("vmlinuz")]
+        .into_iter()
+        .find(|image| image.exists())
+        .with_context(|| format!("{release} has no image"))?;
     Ok(Unpacked { release, version, image, modules })
 }
 
