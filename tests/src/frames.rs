@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use wsproxy::datapath::SessionEnd;
+
 use crate::sessions::Dice;
 
 /// A frame that came, unmasked.
@@ -245,6 +247,25 @@ fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
     let body = bytes.get(at..end)?;
     let payload = body.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
     Some((Frame { first, masked, payload }, end))
+}
+
+/// What the cursor of a direction has counted; 0 is the client's.
+///
+/// # Panics
+/// When its frames were not followed.
+#[must_use]
+pub fn counted(end: &SessionEnd, direction: usize) -> Sent {
+    let counts = end.counts.expect("frames are followed")[direction];
+    Sent {
+        frames: counts.frames,
+        texts: counts.text_messages,
+        binaries: counts.binary_messages,
+        text_bytes: counts.text_bytes,
+        binary_bytes: counts.binary_bytes,
+        control_bytes: counts.other_bytes,
+        pings: counts.pings,
+        pongs: counts.pongs,
+    }
 }
 
 /// Writes in pieces of random sizes.

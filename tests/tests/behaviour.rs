@@ -37,12 +37,19 @@ impl Over {
 /// Time enough for a drain that is to come to its end, on any machine.
 const PATIENT: Duration = Duration::from_secs(60);
 
+/// A module with one test for each function.
+macro_rules! over {
+    ($module:ident, $over:ident, $($name:ident),* $(,)?) => {
+        mod $module { $(#[test] fn $name() { super::$name(super::Over::$over); })* }
+    };
+}
+
 /// One test a datapath for each function.
 macro_rules! over_all {
     ($($name:ident),* $(,)?) => {
-        mod relay { $(#[test] fn $name() { super::$name(super::Over::Relay); })* }
-        mod sockmap { $(#[test] fn $name() { super::$name(super::Over::Sockmap); })* }
-        mod packet { $(#[test] fn $name() { super::$name(super::Over::Packet); })* }
+        over!(relay, Relay, $($name),*);
+        over!(sockmap, Sockmap, $($name),*);
+        over!(packet, Packet, $($name),*);
     };
 }
 
@@ -64,38 +71,17 @@ over_all!(
     two_at_once,
 );
 
-/// What is the same program attached in another way: each starts a datapath again, and stops one.
-mod classical {
-    #[test]
-    fn all_families() {
-        super::all_families(super::Over::Classical);
-    }
-
-    #[test]
-    fn half_close_and_talk_on() {
-        super::half_close_and_talk_on(super::Over::Classical);
-    }
-
-    #[test]
-    fn reset_travels() {
-        super::reset_travels(super::Over::Classical);
-    }
-
-    #[test]
-    fn drain_ends_sessions_after_their_last_byte() {
-        super::drain_ends_sessions_after_their_last_byte(super::Over::Classical);
-    }
-
-    #[test]
-    fn ping_pong() {
-        super::ping_pong(super::Over::Classical);
-    }
-
-    #[test]
-    fn two_at_once() {
-        super::two_at_once(super::Over::Classical);
-    }
-}
+// The same program attached in another way: each starts a datapath again, and stops one.
+over!(
+    classical,
+    Classical,
+    all_families,
+    half_close_and_talk_on,
+    reset_travels,
+    drain_ends_sessions_after_their_last_byte,
+    ping_pong,
+    two_at_once,
+);
 
 fn bench(over: Over) -> Option<Bench> {
     Bench::start(over.options())

@@ -14,7 +14,7 @@ use wsproxy::datapath::{
 };
 use wsproxy_common::cursor::{FrameCursor, Rules};
 use wsproxy_tests::{
-    frames::{Frame, Reader, Sent, Talk, close, frame, write_in_pieces},
+    frames::{Frame, Reader, Talk, close, counted, frame, write_in_pieces},
     sessions::{Bench, Dice, Hops, options, wait_for},
 };
 
@@ -101,20 +101,6 @@ fn end_of(bench: &Bench) -> SessionEnd {
     bench.all_gone();
     // What is left is told last.
     wait_for(Duration::from_secs(20), || bench.ends().pop()).expect("an end")
-}
-
-fn counted(end: &SessionEnd, direction: usize) -> Sent {
-    let counts = end.counts.expect("frames are followed")[direction];
-    Sent {
-        frames: counts.frames,
-        texts: counts.text_messages,
-        binaries: counts.binary_messages,
-        text_bytes: counts.text_bytes,
-        binary_bytes: counts.binary_bytes,
-        control_bytes: counts.other_bytes,
-        pings: counts.pings,
-        pongs: counts.pongs,
-    }
 }
 
 fn is_ours(frame: &Frame) -> bool {

@@ -8,12 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use wsproxy::datapath::{
-    Ending, Farewell, FramePlan, Frames, Mode, Path, SessionEnd, Terms, Which,
-};
+use wsproxy::datapath::{Ending, Farewell, FramePlan, Frames, Mode, Path, Terms, Which};
 use wsproxy_common::{Reason, layout::PIECES};
 use wsproxy_tests::{
-    frames::{Reader, Sent, Talk, close, frame},
+    frames::{Reader, Sent, Talk, close, counted, frame},
     link::{Lossy, Plan},
     namespaces::{Family, Net},
     routed::{End as _, Gateway, PATIENCE},
@@ -128,20 +126,6 @@ fn talk(parties: [&mut Party; 2]) {
     });
 }
 
-fn counted(end: &SessionEnd, direction: usize) -> Sent {
-    let counts = end.counts.expect("frames are followed")[direction];
-    Sent {
-        frames: counts.frames,
-        texts: counts.text_messages,
-        binaries: counts.binary_messages,
-        text_bytes: counts.text_bytes,
-        binary_bytes: counts.binary_bytes,
-        control_bytes: counts.other_bytes,
-        pings: counts.pings,
-        pongs: counts.pongs,
-    }
-}
-
 fn reason(gateway: &Gateway<'_>, which: Reason) -> u64 {
     let reasons = gateway.bench.datapath.reasons();
     reasons.iter().find(|(reason, _)| *reason == which).map_or(0, |(_, count)| *count)
@@ -235,6 +219,24 @@ fn lose_one(links: &mut [Lossy<'_>; 4], client: &mut Party, after: usize) {
     }
 }
 
+/// Loses frames of the client until copies are kept of what came behind one; that hole stays open.
+fn open_hole(
+    gateway: &Gateway<'_>,
+    links: &mut [Lossy<'_>; 4],
+    client: &mut Party,
+    server: &mut Party,
+) {
+    let begin = Instant::now();
+    while reason(gateway, Reason::Kept) == 0 {
+        assert!(begin.elapsed() < LATEST, "no header was lost: {links:?}");
+        lose_one(links, client, 5);
+        client.say_that_this_was_all();
+        if reason(gateway, Reason::Kept) == 0 {
+            server.hear_all();
+        }
+    }
+}
+
 /// What is lost on four links that lose nothing by themselves.
 fn with_holes(terms: Terms, test: impl FnOnce(&Gateway<'_>, &mut [Lossy<'_>; 4], Talkers) + Send) {
     if !kernel_expected() {
@@ -303,15 +305,7 @@ fn where_rules_are_enforced_the_session_comes_back() {
 #[test]
 fn a_session_with_a_hole_comes_back_when_that_is_filled() {
     with_holes(terms(), |gateway, links, Talkers { id, mut client, mut server }| {
-        let begin = Instant::now();
-        while reason(gateway, Reason::Kept) == 0 {
-            assert!(begin.elapsed() < LATEST, "no header was lost: {links:?}");
-            lose_one(links, &mut client, 5);
-            client.say_that_this_was_all();
-            if reason(gateway, Reason::Kept) == 0 {
-                server.hear_all();
-            }
-        }
+        open_hole(gateway, links, &mut client, &mut server);
         let all: Which = Arc::new(|_| true);
         let now = Some(Duration::ZERO);
         gateway.bench.datapath.close(&all, Ending::Closed, &Farewell::default(), now);
@@ -340,14 +334,7 @@ fn a_session_with_a_hole_comes_back_when_that_is_filled() {
 fn a_session_may_end_with_a_hole() {
     with_holes(terms(), |gateway, links, Talkers { id, mut client, mut server }| {
         let begin = Instant::now();
-        while reason(gateway, Reason::Kept) == 0 {
-            assert!(begin.elapsed() < LATEST, "no header was lost: {links:?}");
-            lose_one(links, &mut client, 5);
-            client.say_that_this_was_all();
-            if reason(gateway, Reason::Kept) == 0 {
-                server.hear_all();
-            }
-        }
+        open_hole(gateway, links, &mut client, &mut server);
         let linger = socket2::SockRef::from(&server.socket).set_linger(Some(Duration::ZERO));
         linger.unwrap();
         drop(server);

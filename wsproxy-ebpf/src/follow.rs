@@ -120,9 +120,9 @@ const HEADER_UNREAD: u32 = Reason::HeaderUnread as u32;
 const FORBIDDEN: u32 = Reason::Forbidden as u32;
 
 /// Leads a direction's cursor over `len` bytes, as [`Bytes`] has them; why user space must look at
-/// them (a [`Reason`]), or 0. A global function, which the verifier checks by itself, once, instead of along every
-/// way there is to it: a program loads in a sixth of the time. It may take numbers only, and the
-/// context.
+/// them (a [`Reason`]), or 0. A global function, which the verifier checks by itself, once, instead
+/// of along every way there is to it: a program loads in a sixth of the time. It may take numbers
+/// only, and the context.
 ///
 /// # Safety
 /// See [`follow`].
