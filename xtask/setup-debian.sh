@@ -28,7 +28,8 @@ fresh_lists() {
   [ -n "$lists_are_fresh" ] || "${as_root[@]}" apt-get update
   lists_are_fresh=1
 }
-offers() { apt-cache policy "$1" | grep -q 'Candidate: [0-9]'; }
+# No pipe: with `pipefail`, a `grep -q` that is done early makes the program before it fail.
+offers() { [[ $(apt-cache policy "$1") =~ Candidate:\ [0-9] ]]; }
 install() {
   fresh_lists
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
