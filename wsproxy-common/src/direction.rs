@@ -73,6 +73,11 @@ pub struct Direction {
     /// [`KEEPS`] while there are some; with [`BUSY`]. Written by BPF, and by user space before
     /// packets are translated.
     pub behind: u64,
+    /// Bytes of the packet under way that the cursor was led over; of no meaning between packets.
+    /// Written by BPF.
+    pub offset: u32,
+    /// Bytes of that packet that it is still to be led over.
+    pub left: u32,
 }
 
 /// Bit of [`Direction::behind`]: its lower half is the index of a shelf.

@@ -10,7 +10,7 @@
 //! [`AT_WORK`] in its owner's word, so that nobody takes it meanwhile. Both are for the bytes to be
 //! the right ones: whatever stands in a shelf, no access leaves it.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, hint::black_box};
 
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -339,14 +339,6 @@ impl OnShelf {
     }
 }
 
-/// What the cursor is led over.
-#[repr(C)]
-struct Lead {
-    shelf: *mut Shelf,
-    record: *mut Direction,
-    course: *mut Course,
-}
-
 /// Leads the cursor of direction `index`, of which something is kept, over that, as far as there is
 /// no other hole that it needs the bytes of. 0.
 ///
@@ -372,8 +364,8 @@ unsafe fn catch_up(index: u32) -> Option<()> {
         let course = &raw mut (*work).course;
         (*course).nth = 0;
         (*course).idle = 0;
-        let mut lead = Lead { shelf, record, course };
-        bpf_loop(LOOKS, look as *mut c_void, (&raw mut lead).cast(), 0);
+        let mut context = index;
+        bpf_loop(LOOKS, look as *mut c_void, (&raw mut context).cast(), 0);
         let owner = if is_done(record, shelf) {
             atomic::store(&raw mut (*record).behind, BUSY);
             0
@@ -404,16 +396,40 @@ unsafe fn is_done(record: *mut Direction, shelf: *const Shelf) -> bool {
     }
 }
 
-/// Leads the cursor over the next header, if it begins or goes on in the piece that is looked at; a
-/// callback of `bpf_loop`: not 0 ends it. One header at a time: a loop within the loop is more than
-/// the verifier follows.
+/// A callback of `bpf_loop`: not 0 ends it. One header at a time: a loop within the loop is more
+/// than the verifier follows.
 unsafe extern "C" fn look(_nth: u64, context: *mut c_void) -> i64 {
-    // SAFETY: `bpf_loop` gives what `catch_up` gave it; shelf, record and course are in maps.
+    // The verifier is to see that it is 0 or 1; that it could not be anything else the compiler
+    // knows from the function.
+    // SAFETY: `bpf_loop` gives what `catch_up` gave it.
+    unsafe { i64::from(black_box(wsproxy_look(*context.cast::<u32>())) & LAST_LOOK) }
+}
+
+/// Leads the cursor of direction `index` over the next header, if it begins or goes on in the piece
+/// that is looked at; [`LOOK_ON`], or that was the last look. A global function, as
+/// [`crate::follow::wsproxy_step`].
+///
+/// # Safety
+/// The direction is the caller's, and so is its shelf.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsproxy_look(index: u32) -> u32 {
+    unsafe { look_on(index) }.map_or(LAST_LOOK, |()| LOOK_ON)
+}
+
+/// Answers of [`wsproxy_look`].
+const LOOK_ON: u32 = 0;
+const LAST_LOOK: u32 = 1;
+
+#[inline(always)]
+unsafe fn look_on(index: u32) -> Option<()> {
     unsafe {
-        let Lead { shelf, record, course } = *context.cast::<Lead>();
+        let course = &raw mut (*WORK.get_ptr_mut(0)?).course;
+        let record = DIRECTIONS.get_ptr_mut(index)?;
+        let shelf = SHELVES.get_ptr(atomic::load(&raw const (*record).behind) as u32)?;
         let (count, slot, idle) = ((*shelf).count, (*course).nth % PIECES as u32, (*course).idle);
         if idle >= count || (*record).cursor.is_lost() {
-            return 1;
+            return None;
         }
         let piece = (*shelf).pieces[slot as usize];
         let at = &raw mut (*record).expected_seq;
@@ -425,7 +441,7 @@ unsafe extern "C" fn look(_nth: u64, context: *mut c_void) -> i64 {
         if !after(end, stands) || left >= u64::from(ahead) || after(piece.seq, header) {
             (*course).nth = if slot + 1 < count { slot + 1 } else { 0 };
             (*course).idle = idle + 1;
-            return 0;
+            return Some(());
         }
         (*record).cursor.skip_payload(left);
         let begins = (slot * PIECE as u32).wrapping_add(header.wrapping_sub(piece.seq));
@@ -434,6 +450,6 @@ unsafe extern "C" fn look(_nth: u64, context: *mut c_void) -> i64 {
         (*record).cursor.walk_one(&mut bytes, &mut walk, (*record).rules);
         atomic::store(at, EXPECTED_KNOWN | u64::from(end.wrapping_sub(walk.left)));
         (*course).idle = 0;
-        0
+        Some(())
     }
 }

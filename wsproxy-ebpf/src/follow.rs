@@ -1,6 +1,6 @@
 //! The frames in an skb (`wsproxy_common::cursor`).
 
-use core::ffi::c_void;
+use core::{ffi::c_void, hint::black_box};
 
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -15,80 +15,96 @@ use wsproxy_common::{
 
 use crate::{atomic, lengths, maps::DIRECTIONS};
 
-/// Bytes of the stream, in an skb.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Bytes {
-    skb: *mut c_void,
-    /// How many of the bytes that are walked over came before, and are not in the skb.
-    missing: u32,
-    /// Where in the skb the others begin.
+/// The stream's bytes in an skb.
+struct InSkb {
+    skb: *mut __sk_buff,
+    /// Where the first byte that is walked over is; or would be, where payload before the skb's
+    /// belongs to them, so it may have wrapped.
     base: u32,
 }
 
-impl Bytes {
-    /// All of an skb that begins with the stream's bytes.
-    #[inline(always)]
-    pub fn all_of(skb: *mut c_void) -> Self {
-        Self { skb, missing: 0, base: 0 }
-    }
-
-    /// Behind `missing` bytes, those from `base` on.
-    #[inline(always)]
-    pub fn from(skb: *mut c_void, base: u32, missing: u32) -> Self {
-        Self { skb, missing, base }
-    }
-}
-
-impl HeaderSource for Bytes {
+impl HeaderSource for InSkb {
     #[inline(always)]
     fn load(&mut self, offset: u32, want: u32, out: &mut [u8; 14]) -> bool {
-        if offset < self.missing {
-            return false;
-        }
-        let at = self.base.wrapping_add(offset).wrapping_sub(self.missing);
         let Some(length) = lengths::within(want, HEADER_MAX) else {
             return false;
         };
+        let at = self.base.wrapping_add(offset);
         // SAFETY: the context of the running program, and a buffer of `HEADER_MAX` bytes.
-        unsafe { bpf_skb_load_bytes(self.skb, at, out.as_mut_ptr().cast(), length) == 0 }
+        unsafe { bpf_skb_load_bytes(self.skb.cast(), at, out.as_mut_ptr().cast(), length) == 0 }
     }
 }
 
 /// Longest header of a frame, in bytes (RFC 6455, section 5.2).
 const HEADER_MAX: u32 = 14;
 
-/// What a step of the walk works on. The cursor is led where it lies: what comes from a map's
-/// memory is a plain number to the verifier, what comes from the stack has a history that it
-/// would follow through every branch.
+/// What [`wsproxy_step`] is given, and whether it could not read a header.
 #[repr(C)]
 struct Context {
-    record: *mut Direction,
-    walk: Walk,
-    bytes: Bytes,
+    skb: *mut __sk_buff,
+    index: u32,
+    base: u32,
+    unread: u32,
 }
 
-/// One frame; a callback of `bpf_loop`: not 0 ends it.
+/// A callback of `bpf_loop`: not 0 ends it.
 unsafe extern "C" fn step(_nth: u64, context: *mut c_void) -> i64 {
-    // SAFETY: `bpf_loop` gives what `follow` gave it; the record is in the map.
+    // SAFETY: `bpf_loop` gives what `wsproxy_walk` gave it.
     unsafe {
-        let Context { record, walk, bytes } = &mut *context.cast::<Context>();
-        let rules = (**record).rules;
-        i64::from(!(**record).cursor.walk_one(bytes, walk, rules))
+        let context = &mut *context.cast::<Context>();
+        match wsproxy_step(context.skb, context.index, context.base) {
+            STEP_ON => 0,
+            why => {
+                context.unread = why & UNREAD;
+                1
+            }
+        }
     }
 }
 
-/// Leads the cursor over the next `len` bytes of the stream. `before` gets what it was, to be put
-/// back when the skb is not redirected after all; there is nothing of it unless the answer is `Ok(true)`.
-/// `Ok(false)`: this direction is not followed. `Err`: the skb is for user space, which follows
-/// it itself; the cursor stands in front of it.
+/// Answers of [`wsproxy_step`].
+const STEP_ON: u32 = 0;
+const LAST_STEP: u32 = 1;
+const UNREAD: u32 = 2;
+
+/// Leads the cursor of direction `index` over one frame, from [`Direction::offset`] on; `base` as
+/// [`InSkb`] has it. A global function, so that the verifier need not find out what a turn of the
+/// loop leaves for the next one: by itself it follows a few thousand instructions here; that of
+/// Linux 7.2 followed a million when this stood in the callback. How far it is lies in a map: by
+/// memory on the stack it would follow what was there through every branch.
+///
+/// # Safety
+/// See [`follow`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wsproxy_step(skb: *mut __sk_buff, index: u32, base: u32) -> u32 {
+    unsafe {
+        let Some(record) = DIRECTIONS.get_ptr_mut(index) else { return UNREAD };
+        let mut walk = Walk { offset: (*record).offset, left: (*record).left, load_failed: 0 };
+        let goes_on =
+            (*record).cursor.walk_one(&mut InSkb { skb, base }, &mut walk, (*record).rules);
+        (*record).offset = walk.offset;
+        (*record).left = walk.left;
+        match walk.load_failed {
+            0 if goes_on => STEP_ON,
+            0 => LAST_STEP,
+            _ => UNREAD,
+        }
+    }
+}
+
+/// Leads the cursor over the next `len` bytes of the stream; `base` as [`InSkb`] has it. `before`
+/// gets what the cursor was, to be put back when the skb is not redirected after all; there is
+/// nothing of it unless the answer is `Ok(true)`. `Ok(false)`: this direction is not followed.
+/// `Err`: the skb is for user space, which follows it itself; the cursor stands in front of it.
 ///
 /// # Safety
 /// `record` points into the map, and is that of `index`; the direction is the kernel's, with the
 /// skb announced in [`Direction::handed`]: the cursor is nobody else's.
 #[inline(always)]
 pub unsafe fn follow(
-    bytes: Bytes,
+    skb: *mut __sk_buff,
+    base: u32,
     index: u32,
     record: *mut Direction,
     len: u64,
@@ -99,7 +115,7 @@ pub unsafe fn follow(
             return Ok(false);
         }
         *before = (*record).cursor;
-        match wsproxy_walk(bytes.skb.cast(), index, len as u32, bytes.base, bytes.missing) {
+        match wsproxy_walk(skb, index, len as u32, base) {
             0 => Ok(true),
             why => {
                 (*record).cursor = *before;
@@ -119,8 +135,8 @@ const MANY_FRAMES: u32 = Reason::ManyFrames as u32;
 const HEADER_UNREAD: u32 = Reason::HeaderUnread as u32;
 const FORBIDDEN: u32 = Reason::Forbidden as u32;
 
-/// Leads a direction's cursor over `len` bytes, as [`Bytes`] has them; why user space must look at
-/// them (a [`Reason`]), or 0. A global function, which the verifier checks by itself, once, instead
+/// Leads a direction's cursor over `len` bytes; `base` as [`InSkb`] has it. Why user space must look
+/// at them (a [`Reason`]), or 0. A global function, which the verifier checks by itself, once, instead
 /// of along every way there is to it: a program loads in a sixth of the time. It may take numbers
 /// only, and the context.
 ///
@@ -128,23 +144,23 @@ const FORBIDDEN: u32 = Reason::Forbidden as u32;
 /// See [`follow`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn wsproxy_walk(
-    skb: *mut __sk_buff,
-    index: u32,
-    len: u32,
-    base: u32,
-    missing: u32,
-) -> u32 {
+pub unsafe extern "C" fn wsproxy_walk(skb: *mut __sk_buff, index: u32, len: u32, base: u32) -> u32 {
     unsafe {
+        // Into memory at once, instead of being kept elsewhere on the stack until the loop.
+        let mut context = Context { skb, index, base, unread: 0 };
+        let context = black_box(&raw mut context);
         let Some(record) = DIRECTIONS.get_ptr_mut(index) else { return HEADER_UNREAD };
         let pongs = (*record).cursor.counts.pongs;
         let walk = (*record).cursor.walk_begin(len);
         if walk.left == 0 {
             return 0;
         }
-        let mut context = Context { record, walk, bytes: Bytes { skb: skb.cast(), missing, base } };
-        bpf_loop(FRAMES_MAX, step as *mut c_void, (&raw mut context).cast(), 0);
-        match judge(record, &context.walk, pongs) {
+        (*record).offset = walk.offset;
+        (*record).left = walk.left;
+        bpf_loop(FRAMES_MAX, step as *mut c_void, context.cast(), 0);
+        let left = (*record).left;
+        let walk = Walk { offset: (*record).offset, left, load_failed: (*context).unread };
+        match judge(record, &walk, pongs) {
             None => 0,
             Some(why) => why as u32,
         }

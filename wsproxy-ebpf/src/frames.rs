@@ -8,14 +8,13 @@
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_loop};
 use core::ffi::c_void;
 use wsproxy_common::{
-    Direction, Reason,
+    Direction,
     direction::{BUSY, EXPECTED_KNOWN, KEEPS, WATCH_FIN},
     packet::after,
 };
 
 use crate::{
     atomic, behind,
-    follow::Bytes,
     maps::{DIRECTIONS, WORK, Work},
     packet::payload_at,
 };
@@ -121,19 +120,19 @@ unsafe fn follow(
         let stands = atomic::load(at) as u32;
         let end = segment.seq.wrapping_add(segment.payload);
         if after(end, stands) {
-            let (missing, done) = if after(segment.seq, stands) {
-                (segment.seq.wrapping_sub(stands), 0)
-            } else {
-                (0, stands.wrapping_sub(segment.seq))
-            };
-            let base = payload_at(work, &segment);
-            let bytes = Bytes::from(skb.cast(), base.wrapping_add(done), missing);
-            let length = u64::from(end.wrapping_sub(stands));
-            match crate::follow::follow(bytes, index, record, length, &raw mut (*work).before) {
-                Ok(_) => atomic::store(at, EXPECTED_KNOWN | u64::from(end)),
-                Err(Reason::HeaderUnread) if missing != 0 => return Followed::Behind,
-                Err(_) => return Followed::No,
+            let missing = segment.seq.wrapping_sub(stands);
+            let cursor = &(*record).cursor;
+            if (missing as i32) > 0 && cursor.payload_left < u64::from(missing) && !cursor.is_lost()
+            {
+                return Followed::Behind;
             }
+            let base = payload_at(work, &segment).wrapping_sub(missing);
+            let length = u64::from(end.wrapping_sub(stands));
+            let before = &raw mut (*work).before;
+            if crate::follow::follow(skb, base, index, record, length, before).is_err() {
+                return Followed::No;
+            }
+            atomic::store(at, EXPECTED_KNOWN | u64::from(end));
         }
         let watched = atomic::load(&raw const (*record).follow) & WATCH_FIN != 0;
         if (*work).fin != 0 && watched && (*record).cursor.counts.closes == 0 {

@@ -9,7 +9,7 @@ use aya_ebpf::{
 use wsproxy_common::{
     Direction, Event, Reason,
     cursor::FrameCursor,
-    packet::{Flow, FlowKey, Headers, Options, Segment},
+    packet::{Flow, FlowKey, Headers, Options, Seen, Segment},
 };
 
 use crate::behind::{Course, Shelf};
@@ -77,8 +77,12 @@ pub struct Work {
     pub quoted: Headers,
     /// Its options.
     pub options: Options,
+    /// Who sends it to whom.
+    pub key: FlowKey,
     /// What its TCP header says.
     pub segment: Segment,
+    /// How far its session is.
+    pub known: Seen,
     /// 1: it brings the first FIN of the session.
     pub fin: u32,
     /// The frame cursor before the packet.

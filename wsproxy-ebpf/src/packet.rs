@@ -60,8 +60,8 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
         let Some(segment) = (*work).headers.segment((*skb).len.wrapping_sub(ETHERNET)) else {
             return icmp::error(skb, work);
         };
-        let key = (*work).headers.key();
-        let index = *KEYS.get(&key)?;
+        (*work).key = (*work).headers.key();
+        let index = *KEYS.get(&(*work).key)?;
         let flow = FLOWS.get_ptr_mut(index)?;
         let record = DIRECTIONS.get_ptr_mut(index)?;
         let state = state_of(work, flow);
@@ -85,14 +85,15 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
         if matches!(state, State::Ended) && segment.has(SYN) && !segment.has(ACK) {
             return None;
         }
-        let known = seen(flow, theirs);
+        (*work).known = seen(flow, theirs);
+        let known = &(*work).known;
         let ack = segment.ack.wrapping_add((*flow).ack_add);
         let settles = matches!(state, State::Settle);
         let fresh = known.is_fresh(&segment, ack);
         let is_new = fresh && settles;
         let follow = atomic::load(&raw const (*record).follow) & FOLLOW_FRAMES != 0;
         let mut led = frames::GO_ON;
-        if !is_new && follow && (fresh || behind::fills(record, &known, &segment, ack)) {
+        if !is_new && follow && (fresh || behind::fills(record, known, &segment, ack)) {
             (*work).segment = segment;
             // Of a FIN that answers one, nobody has to be told.
             (*work).fin = u32::from(segment.has(FIN) && known.their_fin & KNOWN == 0);
@@ -104,17 +105,17 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
         if is_new || led != frames::GO_ON {
             // Its bytes come again; what it acknowledges is so all the same. Without that a session
             // whose side only sends such segments would not get quiet.
-            let moves = observe(&known, &segment.bare(), ack, (*flow).scale);
+            let moves = observe(known, &segment.bare(), ack, (*flow).scale);
             // Where others were faster, it acknowledges that once more when it comes again.
-            let _busy = apply(index, flow, record, their_record, &known, &moves);
+            let _busy = apply(index, flow, record, their_record, known, &moves);
             if is_new {
                 return Some(drop_for(Reason::Settled));
             }
             raise(index, flow, record, FLAG_COME_BACK, Reason::ForUserSpace);
             return Some(TC_ACT_SHOT);
         }
-        let moves = observe(&known, &segment, ack, (*flow).scale);
-        if apply(index, flow, record, their_record, &known, &moves).is_err() {
+        let moves = observe(known, &segment, ack, (*flow).scale);
+        if apply(index, flow, record, their_record, known, &moves).is_err() {
             return Some(drop_for(Reason::NotKept));
         }
         // Since we looked, the session may have gone as far as back to its sockets.

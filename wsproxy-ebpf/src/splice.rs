@@ -22,7 +22,7 @@ use wsproxy_common::{
 
 use crate::{
     atomic,
-    follow::{Bytes, follow},
+    follow::follow,
     maps::{BY_COOKIE, DIRECTIONS, SOCKETS, count, notify},
     target,
 };
@@ -135,11 +135,11 @@ unsafe fn splice(ctx: &SkBuffContext, index: u32, record: *mut Direction, len: u
 
         linearise(ctx, len);
         let mut before = MaybeUninit::<FrameCursor>::uninit();
-        let followed =
-            match follow(Bytes::all_of(ctx.as_ptr()), index, record, len, before.as_mut_ptr()) {
-                Ok(followed) => followed,
-                Err(reason) => return take_away(index, record, len, len, reason),
-            };
+        let followed = match follow(ctx.as_ptr().cast(), 0, index, record, len, before.as_mut_ptr())
+        {
+            Ok(followed) => followed,
+            Err(reason) => return take_away(index, record, len, len, reason),
+        };
         if SOCKETS.redirect_skb(ctx, opposite(index), 0) != i64::from(SK_PASS) {
             if followed {
                 (*record).cursor = before.assume_init_read();

@@ -25,13 +25,12 @@ impl HeaderSource for &[u8] {
     }
 }
 
-/// How far a walk has come. Plain integers: it lies in the context of a `bpf_loop` callback.
-#[repr(C)]
+/// How far a walk has come.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Walk {
     /// Bytes followed so far.
     pub offset: u32,
-    /// Bytes still to follow. Kept apart from `offset`, because the verifier sees that this one
+    /// Bytes still to follow. Apart from `offset`, because the verifier sees that this one
     /// is not 0 where a difference would tell it nothing.
     pub left: u32,
     /// Not 0: a header could not be read.
