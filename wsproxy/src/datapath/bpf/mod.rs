@@ -270,6 +270,14 @@ impl Kernel {
         })
     }
 
+    /// How many instructions the kernel's verifier followed until it took a program; `None`: the
+    /// kernel doesn't say, or the program is not loaded. At a million it gives up.
+    #[must_use]
+    pub fn verified(&self, program: &str) -> Option<u32> {
+        let object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
+        object.program(program)?.info().ok()?.verified_instruction_count()
+    }
+
     /// The packet path, where it was asked for.
     #[must_use]
     pub fn packets(&self) -> Option<&packet::Packets> {

@@ -8,7 +8,9 @@ use aya::{
     sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported},
 };
 
-use super::{BTF_PATH, Kernel, LoadError, btf, selftest};
+use wsproxy_common::layout::{PACKET_PROGRAM, SPLICE_PROGRAM};
+
+use super::{BTF_PATH, Kernel, LoadError, Loaded, btf, selftest};
 use crate::sys::repair::{self, Repair};
 
 /// What a probe found.
@@ -110,7 +112,14 @@ fn packets() -> Vec<Probe> {
 fn translating() -> [Probe; 2] {
     let loaded = Kernel::load(SLOTS, true, None);
     let kept = loaded.as_ref().ok().map(|loaded| loaded.kernel.can_outlive());
-    [whole(loaded.map(drop)), outliving(kept)]
+    [whole(loaded.map(|loaded| verified(&loaded, PACKET_PROGRAM))), outliving(kept)]
+}
+
+/// What the verifier had to do for a program; a later kernel's may have much more to do, and one
+/// that has too much refuses it.
+fn verified(loaded: &Loaded, program: &str) -> String {
+    let count = loaded.kernel.verified(program);
+    count.map(|count| format!("{count} instructions verified")).unwrap_or_default()
 }
 
 /// Without it the packet path's program is attached by a classical filter, which a process that
@@ -153,10 +162,10 @@ fn repair() -> Probe {
 }
 
 /// Whether the kernel takes the program that translates.
-fn whole(loaded: Result<(), LoadError>) -> Probe {
+fn whole(loaded: Result<String, LoadError>) -> Probe {
     const NAME: &str = "packet path: its program loads";
     match loaded {
-        Ok(()) => probe(NAME, false, Outcome::Yes, String::new(), NEEDS_FOR_PACKETS),
+        Ok(verified) => probe(NAME, false, Outcome::Yes, verified, NEEDS_FOR_PACKETS),
         Err(error @ LoadError::Forbidden(_)) => unknown(NAME, false, &error),
         Err(error) => probe(NAME, false, Outcome::No, error.to_string(), NEEDS_FOR_PACKETS),
     }
@@ -244,15 +253,15 @@ fn object() -> Vec<Probe> {
     const MMAP: &str = "mmapable array, shared with BPF";
     const VERDICT: &str = "verdict program without a parser";
     const TEST: &str = "self-test";
-    let loaded = Kernel::load(SLOTS, false, None).map(drop);
+    let loaded = Kernel::load(SLOTS, false, None).map(|loaded| verified(&loaded, SPLICE_PROGRAM));
     let (mmap, verdict) = match &loaded {
-        Ok(()) => (Outcome::Yes, Outcome::Yes),
+        Ok(_) => (Outcome::Yes, Outcome::Yes),
         // The maps are made first: a refusal says nothing about the mapping.
         Err(LoadError::Map(_)) => (Outcome::No, Outcome::Unknown),
         Err(LoadError::Refused(_)) => (Outcome::Unknown, Outcome::No),
         Err(_) => (Outcome::Unknown, Outcome::Unknown),
     };
-    let why = loaded.as_ref().err().map(ToString::to_string).unwrap_or_default();
+    let detail = loaded.as_ref().map_or_else(ToString::to_string, Clone::clone);
     let remedy = if matches!(loaded, Err(LoadError::Forbidden(_))) {
         NEEDS_CAPABILITY
     } else {
@@ -262,7 +271,7 @@ fn object() -> Vec<Probe> {
     let test_remedy = if loaded.is_ok() { REPORT } else { remedy };
     let test = match loaded {
         Err(_) => (Outcome::Unknown, "the object can't be loaded".into()),
-        Ok(()) => match selftest::run() {
+        Ok(_) => match selftest::run() {
             Ok(took) => (Outcome::Yes, format!("passed in {} ms", took.as_millis())),
             Err(selftest::Failure::Load(error)) => (Outcome::Unknown, error.to_string()),
             Err(selftest::Failure::Wrong(what)) => (Outcome::No, what),
@@ -270,7 +279,7 @@ fn object() -> Vec<Probe> {
     };
     vec![
         probe(MMAP, true, mmap, String::new(), remedy),
-        probe(VERDICT, true, verdict, why, remedy),
+        probe(VERDICT, true, verdict, detail, remedy),
         probe(TEST, true, test.0, test.1, test_remedy),
     ]
 }
@@ -311,6 +320,8 @@ mod tests {
         let probes = all();
         assert!(would_run(&probes), "{probes:#?}");
         assert!(probes.iter().all(|p| p.outcome == Outcome::Yes), "{probes:#?}");
+        let counts = probes.iter().filter(|p| p.detail.ends_with(" instructions verified")).count();
+        assert_eq!(counts, 2, "{probes:#?}");
     }
 
     #[test]
