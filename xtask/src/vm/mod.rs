@@ -73,8 +73,6 @@ const SHOWN: usize = 60;
 
 /// A kernel in a guest, and what came of it.
 pub struct Boot {
-    /// The kernel that was asked for.
-    pub kernel: Kernel,
     /// The guest's architecture.
     pub arch: Arch,
     /// The version of the kernel's package.
@@ -154,7 +152,7 @@ fn one(kernel: Kernel, arch: Arch, programs: &Programs, steps: &[Step]) -> Resul
         println!("{}\nthe console ended so", report::tail(&console, SHOWN));
     }
     let took = started.elapsed();
-    Ok(Boot { kernel, arch, version: unpacked.version, report, skipped, took })
+    Ok(Boot { arch, version: unpacked.version, report, skipped, took })
 }
 
 fn limit(steps: &[Step]) -> Duration {

@@ -1,7 +1,6 @@
 //! docs/KERNELS.md: what was run on which kernel, and what came of it. Only what stands between two
 //! marks is written; the rest is people's.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
@@ -41,39 +40,35 @@ fn placed(document: &str, text: &str) -> Result<String> {
 
 fn text(boots: &[Boot], date: &str, emulator: &str) -> String {
     let mut text = format!(
-        "On {date}, with Debian's cloud kernels under emulation ({emulator}), two CPUs each.\n"
+        "On {date}, with Debian's cloud kernels under emulation ({emulator}), two CPUs each.\n\n\
+         | kernel | package | machine | result | passed | |\n|---|---|---|---|---|---|\n"
     );
-    for boot in boots {
-        boot_text(&mut text, boot);
-    }
+    text.extend(boots.iter().map(row));
     text
 }
 
-fn boot_text(text: &mut String, boot: &Boot) {
+fn row(boot: &Boot) -> String {
     let verdict = if boot.report.passed() { "passed" } else { "**failed**" };
-    let (release, arch, version) = (&boot.report.release, boot.arch.name(), &boot.version);
-    let seconds = boot.took.as_secs();
-    // Writing to a String cannot fail.
-    let _ = write!(
-        text,
-        "\n### {} on {arch}: {verdict}\n\nLinux {release}, package {version}; {seconds} s.\n\n\
-         | step | result | |\n|---|---|---|\n",
-        boot.kernel.name()
-    );
+    let (mut passed, mut notes) = (Vec::new(), Vec::new());
     for step in &boot.report.ran {
-        let tests = if step.tests > 0 { format!("{} tests", step.tests) } else { String::new() };
-        let (word, note) = match &step.failure {
-            None => ("passed", tests),
-            Some(why) => ("**failed**", in_a_cell(why)),
-        };
-        let _ = writeln!(text, "| {} | {word} | {note} |", step.name);
+        match &step.failure {
+            None if step.tests > 0 => passed.push(format!("{} ({} tests)", step.name, step.tests)),
+            None => passed.push(step.name.clone()),
+            Some(why) => notes.push(format!("{} **failed**: {why}", step.name)),
+        }
     }
-    for (name, why) in &boot.skipped {
-        let _ = writeln!(text, "| {name} | skipped | {} |", in_a_cell(why));
-    }
-    for complaint in &boot.report.complaints {
-        let _ = writeln!(text, "\nComplaint: `{}`", complaint.replace('`', "'"));
-    }
+    notes.extend(boot.skipped.iter().map(|(name, why)| format!("{name} is skipped: {why}")));
+    let quoted = |complaint: &String| format!("complaint: `{}`", complaint.replace('`', "'"));
+    notes.extend(boot.report.complaints.iter().map(quoted));
+    format!(
+        "| {} | {} | {} | {verdict}, {} s | {} | {} |\n",
+        boot.report.release,
+        boot.version,
+        boot.arch.name(),
+        boot.took.as_secs(),
+        in_a_cell(&passed.join("; ")),
+        in_a_cell(&notes.join("; ")),
+    )
 }
 
 fn in_a_cell(text: &str) -> String {
@@ -84,7 +79,6 @@ fn in_a_cell(text: &str) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::super::Kernel;
     use super::super::report::{Ran, Report};
     use super::*;
     use crate::arch::Arch;
@@ -113,7 +107,6 @@ mod tests {
             complaints: vec!["[1] WARNING: CPU: 0".into()],
         };
         let boot = Boot {
-            kernel: Kernel::V6_1,
             arch: Arch::Arm64,
             version: "6.1.1-1".into(),
             report,
@@ -122,10 +115,9 @@ mod tests {
         };
         let text = text(&[boot], "2026-01-01", "QEMU 7");
         for part in [
-            "### 6.1 on arm64: **failed**",
-            "| relay | passed | 13 tests |",
-            "| packet | **failed** | a/b; c |",
-            "| program, survival | skipped | no tcx |",
+            "| 6.1.0 | 6.1.1-1 | arm64 | **failed**, 7 s | relay (13 tests) |",
+            "packet **failed**: a/b; c; ",
+            "program, survival is skipped: no tcx; ",
             "WARNING: CPU: 0",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
