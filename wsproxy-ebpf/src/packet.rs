@@ -10,7 +10,7 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::{__sk_buff, BPF_F_PSEUDO_HDR, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::generated::{
-        bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_loop, bpf_redirect_neigh,
+        bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_loop, bpf_redirect, bpf_redirect_neigh,
         bpf_skb_load_bytes, bpf_skb_store_bytes,
     },
     macros::classifier,
@@ -41,6 +41,8 @@ const CHECKSUM: u32 = 16;
 const TCP_LENGTH: u32 = 20;
 /// `BPF_F_IPV6` of `bpf_l4_csum_replace`: kernels before 6.16 don't know it, and refuse.
 const F_IPV6: u64 = 1 << 7;
+/// Index of a device that no host has: the kernel gives them from 1 on.
+const NOWHERE: u32 = i32::MAX as u32;
 /// Times that a number is tried to be moved while another CPU moves it too.
 const TRIES: u32 = 4;
 
@@ -67,7 +69,7 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
         let state = state_of(work, flow);
         match state {
             State::Off => return None,
-            State::Hold => return Some(drop_for(Reason::Held)),
+            State::Hold => return Some(drop_for(skb, Reason::Held)),
             State::Watch => {
                 // A stranger can't tell where a side stands.
                 let first = FLOWS.get_ptr_mut(index & !1)?;
@@ -76,7 +78,7 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
                 }
                 // Since a moment ago packets are translated: the next one is.
                 let to_stack = watch(index, first, &segment);
-                return if to_stack { None } else { Some(drop_for(Reason::Held)) };
+                return if to_stack { None } else { Some(drop_for(skb, Reason::Held)) };
             }
             _ => {}
         }
@@ -99,7 +101,7 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
             (*work).fin = u32::from(segment.has(FIN) && known.their_fin & KNOWN == 0);
             led = frames::wsproxy_follow(skb, index);
             if led == frames::DROP {
-                return Some(drop_for(Reason::NotKept));
+                return Some(drop_for(skb, Reason::NotKept));
             }
         }
         if is_new || led != frames::GO_ON {
@@ -109,18 +111,18 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
             // Where others were faster, it acknowledges that once more when it comes again.
             let _busy = apply(index, flow, record, their_record, known, &moves);
             if is_new {
-                return Some(drop_for(Reason::Settled));
+                return Some(drop_for(skb, Reason::Settled));
             }
             raise(index, flow, record, FLAG_COME_BACK, Reason::ForUserSpace);
-            return Some(TC_ACT_SHOT);
+            return Some(lose(skb));
         }
         let moves = observe(known, &segment, ack, (*flow).scale);
         if apply(index, flow, record, their_record, known, &moves).is_err() {
-            return Some(drop_for(Reason::NotKept));
+            return Some(drop_for(skb, Reason::NotKept));
         }
         // Since we looked, the session may have gone as far as back to its sockets.
         if !State::from_word(atomic::load(&raw const (*flow).state)).is_translated() {
-            return Some(drop_for(Reason::Held));
+            return Some(drop_for(skb, Reason::Held));
         }
         Some(forward(skb, work, flow, &segment))
     }
@@ -138,9 +140,23 @@ unsafe fn state_of(work: *mut Work, flow: *const Flow) -> State {
 }
 
 #[inline(always)]
-fn drop_for(reason: Reason) -> i32 {
+unsafe fn drop_for(skb: *mut __sk_buff, reason: Reason) -> i32 {
     count(reason);
-    TC_ACT_SHOT
+    unsafe { lose(skb) }
+}
+
+/// Drops the packet as if a link had lost it. A sender on this host would be told of `TC_ACT_SHOT`
+/// (`NET_XMIT_DROP`), take the packet for not sent, try again each 500 ms, and give the connection
+/// up after 15 tries (`tcp_probe_timer`); of a redirection that leads nowhere it is told that it went
+/// (`sch_handle_egress`; `TC_ACT_STOLEN` is no answer that tcx knows).
+#[inline(always)]
+unsafe fn lose(skb: *mut __sk_buff) -> i32 {
+    unsafe {
+        if (*skb).ingress_ifindex == 0 {
+            return bpf_redirect(NOWHERE, 0) as i32;
+        }
+        TC_ACT_SHOT
+    }
 }
 
 /// Loads the headers; `None` when there are none that could be ours.
@@ -359,23 +375,23 @@ unsafe fn forward(skb: *mut __sk_buff, work: *mut Work, flow: *mut Flow, segment
             let options = &raw mut (*work).options;
             (*options).begin(&*flow, segment);
             let Some(by) = translate_options(skb, options, ip_length) else {
-                return drop_for(Reason::Untranslated);
+                return drop_for(skb, Reason::Untranslated);
             };
             if let Some(value) = (*options).value() {
                 atomic::store(&raw mut (*flow).value, KNOWN | u64::from(value));
             }
             let Some(length) = lengths::within(u32::from(segment.options), OPTIONS as u32) else {
-                return drop_for(Reason::Untranslated);
+                return drop_for(skb, Reason::Untranslated);
             };
             let at = ETHERNET + ip_length + 20;
             let bytes = (&raw const (*options).words).cast();
             if bpf_skb_store_bytes(skb.cast(), at, bytes, length, 0) != 0 {
-                return drop_for(Reason::Untranslated);
+                return drop_for(skb, Reason::Untranslated);
             }
             change.segment = Sum::added(change.segment, by);
         }
         if !store(skb, headers, change) {
-            return drop_for(Reason::Untranslated);
+            return drop_for(skb, Reason::Untranslated);
         }
         count(Reason::Translated);
         send(skb, flow)

@@ -14,6 +14,7 @@ use std::{
     os::fd::AsFd as _,
     path::Path,
     process::Command,
+    thread,
     time::Duration,
 };
 
@@ -261,6 +262,12 @@ fn patient(client: &Peer) {
     client.stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
 }
 
+/// For so long a program may be away whatever a session's peers do meanwhile, those on this host
+/// too: their TCP gives up after 15 tries, of 500 ms each where it knows that its packets are
+/// dropped (`tcp_probe_timer`, `TCP_RESOURCE_PROBE_INTERVAL`), in a quarter of an hour where they
+/// are lost.
+const AWAY: Duration = Duration::from_secs(10);
+
 /// However long it takes here, who is silent is asked nothing.
 const NO_PINGS: &str = "[ping]\ninterval = \"off\"\n";
 
@@ -277,6 +284,7 @@ fn what_waits_for_user_space_waits_for_the_next_one() {
     quiet(&client, &upstream);
     upstream.finish();
     talks.iter().for_each(Talk::goes_on);
+    thread::sleep(AWAY);
 
     let second = start(&home, &server, address, NO_PINGS);
     assert_eq!(adopted(&second, "adopted"), SESSIONS as u64);

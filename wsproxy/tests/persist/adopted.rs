@@ -1,11 +1,11 @@
 //! Sessions that were taken over are whole sessions: counted, logged, judged, pinged.
 
-use std::{fs, time::Instant};
+use std::{fs, thread, time::Instant};
 
 use serde_json::Value;
 
 use super::{
-    SESSIONS, Told, adopted, any, drained, home, patient, quiet, sessions, start,
+    AWAY, SESSIONS, Told, adopted, any, drained, home, patient, quiet, sessions, start,
     support::{
         Peer, Proxy, Server, complaint, header, opened,
         persist::{Home, Talk, kill},
@@ -153,6 +153,7 @@ fn frames_of_sessions_that_were_taken_over_are_judged() {
     quiet(&client, &upstream);
     client.send(&bad);
     talks.iter().for_each(Talk::goes_on);
+    thread::sleep(AWAY);
 
     let second = start(&home, &server, address, rules);
     assert_eq!(adopted(&second, "adopted"), SESSIONS as u64);
