@@ -59,6 +59,15 @@ pub struct Expected {
 /// which it gives up: room for what the next kernels find out about it.
 const EASY: u32 = 200_000;
 
+/// Complaints of kernels about faults of their own, by what stands in the line; the first version
+/// without it, and what it is. Whoever meets one is told, and the run does not fail.
+const FAULTS: [(&str, Version, &str); 1] = [(
+    "inet_sock_destruct+",
+    (6, 16),
+    "a socket's memory account is not even (mended by \"bpf, sockmap: Fix concurrency issues \
+     between memory charge and uncharge\")",
+)];
+
 /// The number in a probe's detail, if that is it.
 fn verified(detail: &str) -> Option<u32> {
     detail.strip_suffix(" instructions verified")?.parse().ok()
@@ -94,6 +103,15 @@ impl Expected {
     /// What `mode = "auto"` chooses, and the reason if that is the relay.
     pub fn chosen(&self) -> &'static str {
         if self.version < LOADS { "relay load_refused" } else { "packet none" }
+    }
+
+    /// What a complaint is, where this kernel is known for it.
+    pub fn known_fault(&self, complaint: &str) -> Option<String> {
+        let fault = |(sign, until, _): &&(&str, Version, &str)| {
+            complaint.contains(sign) && self.version < *until
+        };
+        let (_, (major, minor), what) = FAULTS.iter().find(fault)?;
+        Some(format!("a fault of the kernel before {major}.{minor}: {what}"))
     }
 
     /// Where the report of the probes differs from what is known, a line each.

@@ -182,6 +182,9 @@ impl Boot {
         for (name, why) in &self.skipped {
             println!("  {name:<22} skipped  {why}");
         }
+        for fault in &self.report.known {
+            println!("  met: {fault}");
+        }
         for complaint in &self.report.complaints {
             println!("  COMPLAINT: {complaint}");
         }

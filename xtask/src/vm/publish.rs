@@ -60,6 +60,7 @@ fn row(boot: &Boot) -> String {
     notes.extend(boot.skipped.iter().map(|(name, why)| format!("{name} is skipped: {why}")));
     let quoted = |complaint: &String| format!("complaint: `{}`", complaint.replace('`', "'"));
     notes.extend(boot.report.complaints.iter().map(quoted));
+    notes.extend(boot.report.known.iter().cloned());
     format!(
         "| {} | {} | {} | {verdict}, {} s | {} | {} |\n",
         boot.report.release,
@@ -105,6 +106,7 @@ mod tests {
             release: "6.1.0".into(),
             ran: vec![ran("relay", None, 13), ran("packet", Some("a|b\nc"), 0)],
             complaints: vec!["[1] WARNING: CPU: 0".into()],
+            known: vec!["a fault of the kernel".into()],
         };
         let boot = Boot {
             arch: Arch::Arm64,
@@ -118,7 +120,7 @@ mod tests {
             "| 6.1.0 | 6.1.1-1 | arm64 | **failed**, 7 s | relay (13 tests) |",
             "packet **failed**: a/b; c; ",
             "program, survival is skipped: no tcx; ",
-            "WARNING: CPU: 0",
+            "WARNING: CPU: 0`; a fault of the kernel |",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }

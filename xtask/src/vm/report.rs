@@ -47,6 +47,8 @@ pub struct Report {
     pub ran: Vec<Ran>,
     /// The kernel's complaints, and the guest's.
     pub complaints: Vec<String>,
+    /// Faults of the kernel that showed themselves and that others have mended since, and when.
+    pub known: Vec<String>,
 }
 
 impl Report {
@@ -57,7 +59,13 @@ impl Report {
 
     /// Reads a console: of the steps that should run, on a kernel of which this is expected.
     pub fn read(console: &str, in_time: bool, steps: &[Step], expected: &Expected) -> Self {
-        let mut report = Self { complaints: complaints(console), ..Self::default() };
+        let mut report = Self::default();
+        for complaint in complaints(console) {
+            match expected.known_fault(&complaint) {
+                Some(fault) => report.known.push(fault),
+                None => report.complaints.push(complaint),
+            }
+        }
         let kernel = marks(console).find_map(|mark| mark.strip_prefix("kernel "));
         report.release = kernel.and_then(|text| text.split(' ').next()).unwrap_or("?").to_owned();
         report.ran = steps.iter().map(|step| ran(step, console, expected)).collect();
@@ -162,6 +170,17 @@ mod tests {
         assert_eq!(report.release, "6.1.0-9-cloud-amd64");
         assert_eq!(report.ran[1].tests, 2);
         assert_eq!(report.ran[1].name, "relay");
+    }
+
+    #[test]
+    fn what_a_kernel_is_known_for_is_told_and_forgiven_it_alone() {
+        let line =
+            "[    9.0] WARNING: CPU: 0 PID: 9 at net/ipv4/af_inet.c:9 inet_sock_destruct+0x1";
+        let text = GOOD.replace("[    1.0] booting", line);
+        let read = |version| Report::read(&text, true, &steps(&["relay"]), &Expected::of(version));
+        let (old, new) = (read((6, 1)), read((6, 16)));
+        assert!(old.passed() && old.known.len() == 1, "{old:?}");
+        assert!(!new.passed() && new.known.is_empty(), "{new:?}");
     }
 
     #[test]
