@@ -69,7 +69,7 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
         let state = state_of(work, flow);
         match state {
             State::Off => return None,
-            State::Hold => return Some(drop_for(skb, Reason::Held)),
+            State::Hold => return Some(drop_for(Reason::Held)),
             State::Watch => {
                 // A stranger can't tell where a side stands.
                 let first = FLOWS.get_ptr_mut(index & !1)?;
@@ -78,7 +78,7 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
                 }
                 // Since a moment ago packets are translated: the next one is.
                 let to_stack = watch(index, first, &segment);
-                return if to_stack { None } else { Some(drop_for(skb, Reason::Held)) };
+                return if to_stack { None } else { Some(drop_for(Reason::Held)) };
             }
             _ => {}
         }
@@ -101,7 +101,7 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
             (*work).fin = u32::from(segment.has(FIN) && known.their_fin & KNOWN == 0);
             led = frames::wsproxy_follow(skb, index);
             if led == frames::DROP {
-                return Some(drop_for(skb, Reason::NotKept));
+                return Some(drop_for(Reason::NotKept));
             }
         }
         if is_new || led != frames::GO_ON {
@@ -111,18 +111,18 @@ unsafe fn packet(skb: *mut __sk_buff) -> Option<i32> {
             // Where others were faster, it acknowledges that once more when it comes again.
             let _busy = apply(index, flow, record, their_record, known, &moves);
             if is_new {
-                return Some(drop_for(skb, Reason::Settled));
+                return Some(drop_for(Reason::Settled));
             }
             raise(index, flow, record, FLAG_COME_BACK, Reason::ForUserSpace);
             return Some(lose(skb));
         }
         let moves = observe(known, &segment, ack, (*flow).scale);
         if apply(index, flow, record, their_record, known, &moves).is_err() {
-            return Some(drop_for(skb, Reason::NotKept));
+            return Some(drop_for(Reason::NotKept));
         }
         // Since we looked, the session may have gone as far as back to its sockets.
         if !State::from_word(atomic::load(&raw const (*flow).state)).is_translated() {
-            return Some(drop_for(skb, Reason::Held));
+            return Some(drop_for(Reason::Held));
         }
         Some(forward(skb, work, flow, &segment))
     }
@@ -139,16 +139,18 @@ unsafe fn state_of(work: *mut Work, flow: *const Flow) -> State {
     }
 }
 
+/// Drops a packet for a moment: a sender on this host is told (`NET_XMIT_DROP`), and waits with the
+/// rest, which soon makes a session quiet.
 #[inline(always)]
-unsafe fn drop_for(skb: *mut __sk_buff, reason: Reason) -> i32 {
+fn drop_for(reason: Reason) -> i32 {
     count(reason);
-    unsafe { lose(skb) }
+    TC_ACT_SHOT
 }
 
-/// Drops the packet as if a link had lost it. A sender on this host would be told of `TC_ACT_SHOT`
-/// (`NET_XMIT_DROP`), take the packet for not sent, try again each 500 ms, and give the connection
-/// up after 15 tries (`tcp_probe_timer`); of a redirection that leads nowhere it is told that it went
-/// (`sch_handle_egress`; `TC_ACT_STOLEN` is no answer that tcx knows).
+/// Drops a packet that user space has to see first, which may be a while: nobody may be there. A
+/// sender on this host that is told takes it for not sent, tries again each 500 ms, and gives the
+/// connection up after 15 tries (`tcp_probe_timer`). Of a redirection that leads nowhere it is told
+/// that it went (`sch_handle_egress`; `TC_ACT_STOLEN` is no answer that tcx knows).
 #[inline(always)]
 unsafe fn lose(skb: *mut __sk_buff) -> i32 {
     unsafe {
@@ -375,23 +377,23 @@ unsafe fn forward(skb: *mut __sk_buff, work: *mut Work, flow: *mut Flow, segment
             let options = &raw mut (*work).options;
             (*options).begin(&*flow, segment);
             let Some(by) = translate_options(skb, options, ip_length) else {
-                return drop_for(skb, Reason::Untranslated);
+                return drop_for(Reason::Untranslated);
             };
             if let Some(value) = (*options).value() {
                 atomic::store(&raw mut (*flow).value, KNOWN | u64::from(value));
             }
             let Some(length) = lengths::within(u32::from(segment.options), OPTIONS as u32) else {
-                return drop_for(skb, Reason::Untranslated);
+                return drop_for(Reason::Untranslated);
             };
             let at = ETHERNET + ip_length + 20;
             let bytes = (&raw const (*options).words).cast();
             if bpf_skb_store_bytes(skb.cast(), at, bytes, length, 0) != 0 {
-                return drop_for(skb, Reason::Untranslated);
+                return drop_for(Reason::Untranslated);
             }
             change.segment = Sum::added(change.segment, by);
         }
         if !store(skb, headers, change) {
-            return drop_for(skb, Reason::Untranslated);
+            return drop_for(Reason::Untranslated);
         }
         count(Reason::Translated);
         send(skb, flow)

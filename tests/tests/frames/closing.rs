@@ -66,7 +66,10 @@ fn close_in_a_frame_that_never_ends_is_a_reset(mode: Mode) {
     assert_eq!((end.codes.to_client, end.codes.to_upstream), (1001, 0));
 }
 
-/// A drain in the middle of 100 MiB.
+/// Fragments of 1 MiB of a message.
+const FRAGMENTS: usize = 200;
+
+/// A drain in the middle of 200 MiB.
 fn close_comes_between_the_fragments_of_a_long_message(mode: Mode) {
     let Some(bench) = Bench::start(options(mode)) else { return };
     let mut ends = open(&bench, terms(PLAN));
@@ -75,9 +78,9 @@ fn close_comes_between_the_fragments_of_a_long_message(mode: Mode) {
     thread::scope(|scope| {
         let mut server = ends.server.try_clone().unwrap();
         scope.spawn(move || {
-            for nth in 0..100 {
+            for nth in 0..FRAGMENTS {
                 let opcode = if nth == 0 { 2 } else { 0 };
-                let fin = if nth == 99 { 0x80 } else { 0 };
+                let fin = if nth == FRAGMENTS - 1 { 0x80 } else { 0 };
                 server.write_all(&frame(fin | opcode, false, &piece)).unwrap();
             }
             server.write_all(&close(false, 1001, "")).unwrap();
@@ -95,7 +98,7 @@ fn close_comes_between_the_fragments_of_a_long_message(mode: Mode) {
                 close_all(&bench, &Farewell::default());
             }
         }
-        assert!((10..100).contains(&fragments), "{fragments} fragments");
+        assert!((10..FRAGMENTS).contains(&fragments), "{fragments} fragments");
         ends.client.write_all(&close(true, 1001, "")).unwrap();
         assert_eq!(ends.to_client.frame(), None);
         assert_eq!(ends.to_server.frame().unwrap().close().unwrap().0, 1001);

@@ -49,7 +49,7 @@ pub unsafe fn error(skb: *mut __sk_buff, work: *mut Work) -> Option<i32> {
         }
         let sent = atomic::load(&raw const (*theirs).sent) as u32;
         if !is_under_way(seq, acked, sent) {
-            return Some(drop_for(skb, Reason::ErrorAstray));
+            return Some(drop_for(Reason::ErrorAstray));
         }
         Some(pass_on(skb, work, bytes, flow))
     }
@@ -67,7 +67,7 @@ unsafe fn pass_on(skb: *mut __sk_buff, work: *mut Work, bytes: u32, flow: *mut F
             && store_quoted(skb, quoted, bytes)
             && put_sum(skb, at, change, is_v6);
         if !done {
-            return drop_for(skb, Reason::Untranslated);
+            return drop_for(Reason::Untranslated);
         }
         count(Reason::ErrorTranslated);
         send(skb, flow)
