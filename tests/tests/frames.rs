@@ -62,6 +62,10 @@ struct Ends {
 
 fn open(bench: &Bench, terms: Terms) -> Ends {
     let (client, server) = bench.session_on(terms, Hops::default(), |_, _| {}, [b"", b""]);
+    // A thread that writes to nobody would hide for ever what has failed in the one that waits for it.
+    for end in [&client, &server] {
+        end.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
+    }
     let (to_client, to_server) = (Reader::new(&client, false), Reader::new(&server, true));
     Ends { client, server, to_client, to_server }
 }
