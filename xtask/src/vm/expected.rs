@@ -49,20 +49,16 @@ const TCX: &str = "packet path: attachments outlive the process (tcx)";
 /// Found by running: 5.10 does not, 6.1 does; nothing between them was tried.
 const LOADS: Version = (6, 1);
 
-/// What is known of a kernel before it has started.
-#[derive(Clone, Copy, Debug)]
-pub struct Expected {
-    version: Version,
-}
-
 /// Instructions that the verifier follows at most before it takes a program, of the million at
 /// which it gives up: room for what the next kernels find out about it.
 const EASY: u32 = 200_000;
 
-/// Complaints of kernels about faults of their own, by what stands in the line; the first version
-/// without it, and what it is. Whoever meets one is told, and the run does not fail.
-const FAULTS: [(&str, Version, &str); 1] = [(
+/// Complaints of kernels about faults of their own: what stands in the line, what in the trace behind
+/// it, the first version without it, and what it is. Whoever meets one is told, and the run does not
+/// fail.
+const FAULTS: [(&str, &str, Version, &str); 1] = [(
     "inet_sock_destruct+",
+    "sk_psock_destroy+",
     (6, 16),
     "a socket's memory account is not even (mended by \"bpf, sockmap: Fix concurrency issues \
      between memory charge and uncharge\")",
@@ -71,6 +67,12 @@ const FAULTS: [(&str, Version, &str); 1] = [(
 /// The number in a probe's detail, if that is it.
 fn verified(detail: &str) -> Option<u32> {
     detail.strip_suffix(" instructions verified")?.parse().ok()
+}
+
+/// What is known of a kernel before it has started.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    version: Version,
 }
 
 impl Expected {
@@ -105,12 +107,11 @@ impl Expected {
         if self.version < LOADS { "relay load_refused" } else { "packet none" }
     }
 
-    /// What a complaint is, where this kernel is known for it.
-    pub fn known_fault(&self, complaint: &str) -> Option<String> {
-        let fault = |(sign, until, _): &&(&str, Version, &str)| {
-            complaint.contains(sign) && self.version < *until
-        };
-        let (_, (major, minor), what) = FAULTS.iter().find(fault)?;
+    /// What a complaint with this trace is, where this kernel is known for it.
+    pub fn known_fault(&self, complaint: &str, trace: &str) -> Option<String> {
+        let (_, _, (major, minor), what) = FAULTS.iter().find(|(sign, by, until, _)| {
+            complaint.contains(sign) && trace.contains(by) && self.version < *until
+        })?;
         Some(format!("a fault of the kernel before {major}.{minor}: {what}"))
     }
 

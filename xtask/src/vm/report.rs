@@ -60,10 +60,10 @@ impl Report {
     /// Reads a console: of the steps that should run, on a kernel of which this is expected.
     pub fn read(console: &str, in_time: bool, steps: &[Step], expected: &Expected) -> Self {
         let mut report = Self::default();
-        for complaint in complaints(console) {
-            match expected.known_fault(&complaint) {
+        for (complaint, trace) in complaints(console) {
+            match expected.known_fault(complaint, trace) {
                 Some(fault) => report.known.push(fault),
-                None => report.complaints.push(complaint),
+                None => report.complaints.push(complaint.to_owned()),
             }
         }
         let kernel = marks(console).find_map(|mark| mark.strip_prefix("kernel "));
@@ -83,12 +83,18 @@ fn marks(console: &str) -> impl Iterator<Item = &str> {
     console.lines().filter_map(|line| line.strip_prefix("@@ ")).map(str::trim_end)
 }
 
-fn complaints(console: &str) -> Vec<String> {
+/// The lines that complain, each with what the kernel says of it until the end of its trace: nothing
+/// where it has no trace, nor of a guest's own.
+fn complaints(console: &str) -> Vec<(&str, &str)> {
     let guests = marks(console).filter_map(|mark| mark.strip_prefix("complaint "));
     let is_one = |line: &&str| COMPLAINTS.iter().any(|sign| line.contains(sign));
     // The kernel's lines begin with the time in brackets; a test may say such words too.
     let kernels = console.lines().filter(|line| line.starts_with('[')).filter(is_one);
-    guests.chain(kernels).map(str::to_owned).collect()
+    let traces = kernels.map(|line| {
+        let behind = console.split_once(line).map_or("", |(_, behind)| behind);
+        (line, behind.split_once("---[ end trace").map_or("", |(trace, _)| trace))
+    });
+    guests.map(|line| (line, "")).chain(traces).collect()
 }
 
 fn ran(step: &Step, console: &str, expected: &Expected) -> Ran {
@@ -174,13 +180,19 @@ mod tests {
 
     #[test]
     fn what_a_kernel_is_known_for_is_told_and_forgiven_it_alone() {
-        let line =
-            "[    9.0] WARNING: CPU: 0 PID: 9 at net/ipv4/af_inet.c:9 inet_sock_destruct+0x1";
-        let text = GOOD.replace("[    1.0] booting", line);
-        let read = |version| Report::read(&text, true, &steps(&["relay"]), &Expected::of(version));
-        let (old, new) = (read((6, 1)), read((6, 16)));
-        assert!(old.passed() && old.known.len() == 1, "{old:?}");
-        assert!(!new.passed() && new.known.is_empty(), "{new:?}");
+        let read = |version, by: &str| {
+            let said = format!(
+                "[    9.0] WARNING: CPU: 0 PID: 9 at net/ipv4/af_inet.c:9 inet_sock_destruct+0x1\n\
+                 [    9.0]  {by}+0x1\n[    9.0] ---[ end trace 0 ]---"
+            );
+            let text = GOOD.replace("[    1.0] booting", &said);
+            Report::read(&text, true, &steps(&["relay"]), &Expected::of(version))
+        };
+        let report = read((6, 1), "sk_psock_destroy");
+        assert!(report.passed() && report.known.len() == 1, "{report:?}");
+        for report in [read((6, 16), "sk_psock_destroy"), read((6, 1), "tcp_v4_destroy_sock")] {
+            assert!(!report.passed() && report.known.is_empty(), "{report:?}");
+        }
     }
 
     #[test]
